@@ -1,0 +1,46 @@
+"""Engines: TileProgram in, end cycle of every task out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from npusim.program import TileProgram
+
+if TYPE_CHECKING:
+    from npusim.hardware import Hardware
+
+MAX_CYCLES = 2**62
+ENGINES = ("fast", "simpy")
+
+
+class Schedule(NamedTuple):
+    """When every task got its unit (`start`), the DRAM bus (`bus`, as start if it needs none) and ended."""
+
+    start: np.ndarray
+    bus: np.ndarray
+    end: np.ndarray
+
+    @property
+    def cycles(self) -> int:
+        return int(self.end.max()) if self.end.size else 0
+
+
+def unit_capacity(hardware: Hardware) -> np.ndarray:
+    """How many tasks each unit serves at once, int64[5] in the order of program.UNIT_NAMES."""
+    return np.array([1, 1, 1, hardware.dma.read_channels, hardware.dma.write_channels], dtype=np.int64)
+
+
+def run(program: TileProgram, capacity: np.ndarray, engine: str = "fast") -> Schedule:
+    """Simulate `program`; `engine` is 'fast' (numba) or 'simpy' (the specification). Both agree exactly.
+
+    Raises OverflowError when all service times together could pass 2^62 cycles.
+    """
+    if float(program.cycles.sum(dtype=np.float64)) + float(program.tail.sum(dtype=np.float64)) >= MAX_CYCLES:
+        raise OverflowError("the program could take more than 2^62 cycles")
+    if engine == "fast":
+        from npusim.engine import fast as chosen
+    else:
+        from npusim.engine import reference as chosen  # type: ignore[no-redef]
+    return Schedule(*chosen.schedule(program, capacity))
