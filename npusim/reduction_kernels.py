@@ -1,0 +1,286 @@
+"""Cycles and counts of selective grad_weight tiles, from the mask itself.
+
+dW[K, C*R*S] = dY[K, T] . im2col(X)^T[T, C*R*S]. `bits` is the mask, uint8 [K, C*R*S] of 0 and 1: rows are the
+output channels of one group, columns are channel-major (c, r, s). A tile is a range of rows x a range of columns;
+one call evaluates every tile of a grid for every reduction length in `terms`, and returns
+int64 [row tiles, column tiles, terms, fields]. A tile with no selected element is all zeros, except for `scan_bits`.
+
+`reduction_grid` is the reduction-spatial array (adder tree), the others are the output-stationary array; rtl/README.md
+describes both machines and tests/rtl holds these kernels to their RTL, cycle by cycle.
+
+Index lists (live rows, live columns) are taken as given when a tile starts: they are built while the mask arrives.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+
+class ReductionArray(NamedTuple):
+    """The reduction-spatial array: `groups` adder trees of `group` PEs (a power of two) with `registers` dY words each.
+
+    Port A loads dY, port B loads X; widths in bytes per cycle.
+    """
+
+    group: int
+    groups: int
+    registers: int
+    operand_bytes: int
+    port_a_bytes: int
+    port_b_bytes: int
+
+
+# One column per field of reduction_grid. cycles = preload + load_wait + walk + latency.
+REDUCTION_FIELDS = (
+    "cycles",
+    "preload_cycles",  # dY into the register files, nothing else runs
+    "load_wait_cycles",  # groups wait for X: the first batch of a pass, then what a walk does not hide
+    "walk_cycles",  # sum over batches of the largest number of selected elements in one group
+    "latency_cycles",  # multiplier + adder tree + accumulator, drained once per pass
+    "passes",  # (block of F live rows, chunk of g terms) pairs
+    "dy_words",  # read from buffer A
+    "x_words",  # read from buffer B
+    "mask_bits",  # mask words fetched by the groups, one per live column and pass
+    "scan_bits",  # the tile's mask, read once to list live rows and columns
+    "decoded_indices",  # priority encodings: selected elements times chunks; also accumulator read-modify-writes
+    "macs",  # selected elements times terms
+    "tree_adds",  # adders with two live operands
+    "selected",  # elements of dW that are computed: result writes
+)
+
+# One column per field of the output-stationary grids.
+FOLD_FIELDS = (
+    "folds",
+    "sum_rows",  # live array rows, summed over folds; times terms: dY words read
+    "sum_columns",  # live array columns, summed over folds; times terms: X words read
+    "last_columns",  # as array.output_stationary wants it with overlap: see array.tail_columns
+    "mac_slots",  # PE cycles with two operands: sum of rows * columns over folds, times terms
+    "macs",  # of these, for selected elements
+    "selected",  # result writes
+    "scan_bits",  # mask bits read to decide what is live
+)
+
+
+@njit(cache=True)
+def _live_rows(bits, row_start, row_size, col_start, col_size, live):
+    """Fill `live` with the rows that have a selected element in the columns; their number."""
+    found = 0
+    for row in range(row_start, row_start + row_size):
+        any_bit = np.uint8(0)
+        for col in range(col_start, col_start + col_size):
+            any_bit |= bits[row, col]
+        if any_bit:
+            live[found] = row
+            found += 1
+    return found
+
+
+@njit(cache=True)
+def _batch_steps(counts, col_size, groups, steps):
+    """Batches of `groups` live columns: (batches, live columns, selected); `steps` gets each batch's largest count."""
+    live = 0
+    selected = 0
+    for col in range(col_size):
+        count = counts[col]
+        if count:
+            batch = live // groups
+            if live % groups == 0 or count > steps[batch]:
+                steps[batch] = count
+            live += 1
+            selected += count
+    return (live + groups - 1) // groups, live, selected
+
+
+@njit(cache=True)
+def _log2(value):
+    bits = 0
+    while value > 1:
+        value >>= 1
+        bits += 1
+    return bits
+
+
+@njit(cache=True)
+def _add_passes(out, times, chunk, block_rows, live, selected, steps, batches, array):
+    """Add `times` equal passes of one block over chunks of `chunk` terms to `out`."""
+    preload = (block_rows * chunk * array.operand_bytes + array.port_a_bytes - 1) // array.port_a_bytes
+    full = (array.groups * chunk * array.operand_bytes + array.port_b_bytes - 1) // array.port_b_bytes
+    tail = live - (batches - 1) * array.groups
+    last = (tail * chunk * array.operand_bytes + array.port_b_bytes - 1) // array.port_b_bytes
+    wait = full if batches > 1 else last
+    walk = 0
+    for batch in range(batches):
+        walk += steps[batch]
+        if batch + 1 < batches:
+            load = full if batch + 2 < batches else last
+            wait += max(0, load - steps[batch])
+    latency = 2 + _log2(array.group)
+    out[0] += times * (preload + wait + walk + latency)
+    out[1] += times * preload
+    out[2] += times * wait
+    out[3] += times * walk
+    out[4] += times * latency
+    out[5] += times
+    out[6] += times * block_rows * chunk
+    out[7] += times * live * chunk
+    out[8] += times * live * block_rows
+    out[10] += times * selected
+    out[11] += times * selected * chunk
+    out[12] += times * selected * (chunk - 1)
+
+
+@njit(cache=True)
+def reduction_grid(bits, row_start, row_size, col_start, col_size, terms, array):
+    """Tiles on the reduction-spatial array: int64 [row tiles, column tiles, terms, REDUCTION_FIELDS].
+
+    The tile's live rows are cut into blocks of `registers`; every block makes one pass per chunk of `group` terms.
+    A pass preloads dY, then takes the block's live columns `groups` at a time: while the groups walk the selected
+    elements of one batch, the X words of the next are loaded.
+    """
+    out = np.zeros((row_start.size, col_start.size, terms.size, 14), np.int64)
+    live_rows = np.empty(bits.shape[0], np.int64)
+    counts = np.empty(bits.shape[1], np.int32)
+    steps = np.empty(bits.shape[1], np.int32)
+    for i in range(row_start.size):
+        for j in range(col_start.size):
+            first, width = col_start[j], col_size[j]
+            found = _live_rows(bits, row_start[i], row_size[i], first, width, live_rows)
+            for block in range(0, found, array.registers):
+                block_rows = min(array.registers, found - block)
+                counts[:width] = 0
+                for k in range(block, block + block_rows):
+                    row = live_rows[k]
+                    for col in range(width):
+                        counts[col] += bits[row, first + col]
+                batches, live, selected = _batch_steps(counts, width, array.groups, steps)
+                for t in range(terms.size):
+                    chunks, rest = divmod(terms[t], array.group)
+                    cell = out[i, j, t]
+                    cell[13] += selected
+                    if chunks:
+                        _add_passes(cell, chunks, array.group, block_rows, live, selected, steps, batches, array)
+                    if rest:
+                        _add_passes(cell, 1, rest, block_rows, live, selected, steps, batches, array)
+            out[i, j, :, 9] = row_size[i] * width
+    return out
+
+
+@njit(cache=True)
+def _add_folds(cell, folds, block_rows, width, last_width, terms, rows):
+    """Append `folds` folds of `block_rows` live rows to a tile: all `width` columns wide but the last of them."""
+    interval = max(terms, rows)
+    cell[0] += folds
+    cell[1] += folds * block_rows
+    cell[2] += (folds - 1) * width + last_width
+    cell[4] += block_rows * ((folds - 1) * width + last_width) * terms
+    if folds > 1:
+        cell[3] = max(width, cell[3] - (folds - 1) * interval)
+    cell[3] = max(last_width, cell[3] - interval)
+
+
+@njit(cache=True)
+def _count(bits, row_start, row_size, col_start, col_size):
+    total = np.int64(0)
+    for row in range(row_start, row_start + row_size):
+        part = np.int64(0)
+        for col in range(col_start, col_start + col_size):
+            part += bits[row, col]
+        total += part
+    return total
+
+
+@njit(cache=True)
+def _finish_tile(cells, selected, scan_bits, terms):
+    for t in range(terms.size):
+        cells[t, 5] = selected * terms[t]
+        cells[t, 6] = selected
+        cells[t, 7] = scan_bits
+
+
+@njit(cache=True)
+def tile_skip_grid(bits, row_start, row_size, col_start, col_size, terms, rows, columns):
+    """Output stationary, skipping R x C blocks without a selected element: int64 [.., .., terms, FOLD_FIELDS].
+
+    Row blocks outer, column blocks inner. An all-ones mask gives the dense tile.
+    """
+    out = np.zeros((row_start.size, col_start.size, terms.size, 8), np.int64)
+    for i in range(row_start.size):
+        for j in range(col_start.size):
+            selected = 0
+            for row in range(row_start[i], row_start[i] + row_size[i], rows):
+                block_rows = min(rows, row_start[i] + row_size[i] - row)
+                for col in range(col_start[j], col_start[j] + col_size[j], columns):
+                    width = min(columns, col_start[j] + col_size[j] - col)
+                    count = _count(bits, row, block_rows, col, width)
+                    selected += count
+                    if count:
+                        for t in range(terms.size):
+                            _add_folds(out[i, j, t], 1, block_rows, width, width, terms[t], rows)
+            _finish_tile(out[i, j], selected, row_size[i] * col_size[j], terms)
+    return out
+
+
+@njit(cache=True)
+def row_compaction_grid(bits, row_start, row_size, col_start, col_size, terms, rows, columns):
+    """Output stationary with compacted rows (selective-row): int64 [row tiles, column tiles, terms, FOLD_FIELDS].
+
+    For each block of `columns` columns, the rows of the tile with a selected element there are packed into
+    ceil(live / rows) folds.
+    """
+    out = np.zeros((row_start.size, col_start.size, terms.size, 8), np.int64)
+    live_rows = np.empty(bits.shape[0], np.int64)
+    for i in range(row_start.size):
+        for j in range(col_start.size):
+            for col in range(col_start[j], col_start[j] + col_size[j], columns):
+                width = min(columns, col_start[j] + col_size[j] - col)
+                live = _live_rows(bits, row_start[i], row_size[i], col, width, live_rows)
+                full, rest = divmod(live, rows)
+                for t in range(terms.size):
+                    if full:
+                        _add_folds(out[i, j, t], full, rows, width, width, terms[t], rows)
+                    if rest:
+                        _add_folds(out[i, j, t], 1, rest, width, width, terms[t], rows)
+            selected = _count(bits, row_start[i], row_size[i], col_start[j], col_size[j])
+            _finish_tile(out[i, j], selected, row_size[i] * col_size[j], terms)
+    return out
+
+
+@njit(cache=True)
+def channel_compaction_grid(bits, row_start, row_size, col_start, col_size, terms, rows, columns, taps):
+    """Output stationary with compacted columns (channel-skip): int64 [row tiles, column tiles, terms, FOLD_FIELDS].
+
+    For each block of `rows` rows, an input channel is live when any of its `taps` columns has a selected element in
+    those rows; the columns of live channels are packed into ceil(live columns / columns) folds. Channels are
+    counted from column 0 of `bits`; a tile that cuts a channel holds only a part of its columns.
+    """
+    out = np.zeros((row_start.size, col_start.size, terms.size, 8), np.int64)
+    any_bit = np.empty(bits.shape[1], np.uint8)
+    for i in range(row_start.size):
+        for j in range(col_start.size):
+            first, width = col_start[j], col_size[j]
+            for row in range(row_start[i], row_start[i] + row_size[i], rows):
+                block_rows = min(rows, row_start[i] + row_size[i] - row)
+                any_bit[:width] = 0
+                for k in range(row, row + block_rows):
+                    for col in range(width):
+                        any_bit[col] |= bits[k, first + col]
+                live = 0
+                col = 0
+                while col < width:
+                    end = min(width, ((first + col) // taps + 1) * taps - first)
+                    for tap in range(col, end):
+                        if any_bit[tap]:
+                            live += end - col
+                            break
+                    col = end
+                if live:
+                    folds = (live + columns - 1) // columns
+                    last = live - (folds - 1) * columns
+                    for t in range(terms.size):
+                        _add_folds(out[i, j, t], folds, block_rows, columns, last, terms[t], rows)
+            selected = _count(bits, row_start[i], row_size[i], first, width)
+            _finish_tile(out[i, j], selected, row_size[i] * width, terms)
+    return out
