@@ -1,0 +1,181 @@
+"""Rules of selective weight update as experiments/record_swu trains it."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+
+FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "record_swu"
+MODULES = ("data", "methods", "models", "store", "train")
+
+
+@pytest.fixture(scope="module")
+def swu():
+    """The experiment's modules, imported from its folder and forgotten afterwards."""
+    import importlib
+    from types import SimpleNamespace
+
+    sys.path.insert(0, str(FOLDER))
+    try:
+        yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
+    finally:
+        sys.path.remove(str(FOLDER))
+        for name in MODULES:
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def tiny(swu):
+    """A network of two convolutions with the layout that train_network expects."""
+
+    class Tiny(torch.nn.Module):
+        classifier_name = "fc"
+
+        def __init__(self):
+            super().__init__()
+            self.conv1 = torch.nn.Conv2d(3, 8, 3, padding=1, bias=False)
+            self.bn1 = torch.nn.BatchNorm2d(8)
+            self.conv2 = torch.nn.Conv2d(8, 8, 3, padding=1, bias=False)
+            self.fc = torch.nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.fc(self.conv2(torch.relu(self.bn1(self.conv1(x)))).mean((2, 3)))
+
+    torch.manual_seed(0)
+    return Tiny()
+
+
+@pytest.fixture
+def task(swu):
+    generator = torch.Generator().manual_seed(1)
+    images = {part: torch.randn(24, 3, 8, 8, generator=generator) for part in swu.data.SPLITS}
+    labels = {part: torch.arange(24) % 4 for part in swu.data.SPLITS}
+    return swu.data.Task("random", 4, images, labels)
+
+
+# CIFAR forms with 10 classes: 11,173,962 and 14,728,266 are the counts of the widely used CIFAR
+# versions; MobileNetV2 is torchvision's 3,504,872 with its head of 1,281,000 replaced by 12,810.
+@pytest.mark.parametrize(
+    ("network", "parameters", "masked_layers"),
+    [("resnet18", 11_173_962, 20), ("vgg16_bn", 14_728_266, 13), ("mobilenetv2", 2_236_682, 52)],
+)
+def test_parameter_counts(swu, network, parameters, masked_layers):
+    model = swu.models.build(network, 10)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert len(swu.models.masked_parameters(model)) == masked_layers
+
+
+@pytest.mark.parametrize("network", ["resnet18", "vgg16_bn", "mobilenetv2"])
+@pytest.mark.parametrize("size", [16, 32, 224])
+def test_image_size_does_not_change_weights(swu, network, size):
+    with torch.device("meta"):
+        model = swu.models.build(network, 10)
+        assert model(torch.empty(1, 3, size, size)).shape == (1, 10)
+
+
+def test_no_image_is_shared_between_splits(swu):
+    labels = np.repeat(np.arange(10), 30)
+    split = swu.data.split_indices(labels, seed=0)
+    assert sorted(np.concatenate(list(split.values()))) == list(range(300))
+    assert [len(split[part]) for part in swu.data.SPLITS] == [180, 40, 80]  # per digit 18, 4, 8
+
+
+def test_range_by_hand_and_narrowing_with_the_learning_rate(swu):
+    # distances from 5e-3: 5e-3, 1e-3, 3e-3 -> mean 3e-3; signed mean (5 + 1 - 3) e-3 / 3 = 1e-3
+    scores = torch.tensor([10e-3, 6e-3, 2e-3])
+    rule = swu.methods.RangeRule(1.0)
+    low, high = swu.methods.searching_range(scores, rule, 1.0)
+    assert (low, high) == pytest.approx((2e-3, 8e-3), rel=1e-5)
+    low, high = swu.methods.searching_range(scores, rule, 0.3)
+    assert (low, high) == pytest.approx((4.1e-3, 5.9e-3), rel=1e-5)
+    other = swu.methods.RangeRule(2.0, "distance-of-mean")
+    assert swu.methods.searching_range(scores, other, 1.0) == pytest.approx((3e-3, 7e-3), rel=1e-5)
+    with pytest.raises(ValueError, match="known: mean-distance, distance-of-mean"):
+        swu.methods.searching_range(scores, swu.methods.RangeRule(1.0, "median"), 1.0)
+
+
+def test_targeted_set_shrinks_with_the_learning_rate(swu):
+    scores = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 1e-2
+    rule = swu.methods.RangeRule(1.0)
+    sets = [swu.methods.targeted_elements(scores, rule, level, False) for level in (1.0, 0.3, 0.09)]
+    for wide, narrow in pairwise(sets):
+        assert bool((wide | ~narrow).all())
+        assert int(narrow.sum()) < int(wide.sum())
+    assert bool(swu.methods.targeted_elements(scores, rule, 0.01, True).all())
+
+
+def test_threshold_is_exclusive(swu):
+    threshold = swu.methods.THRESHOLD
+    scores = torch.tensor([threshold, np.nextafter(np.float32(threshold), np.float32(1)), 0.0, -1.0])
+    assert swu.methods.binarise(scores).tolist() == [False, True, False, False]
+
+
+def test_straight_through_gradient_is_dw_times_w(swu, tiny, task):
+    """Against autograd through an explicit product W * mask with the mask as a leaf."""
+    frozen = tiny.conv1.weight.detach().clone()
+    x, y = task.images["train"], task.labels["train"]
+    trainer = swu.methods.MaskTrainer(tiny, None)
+    trainer.begin_epoch(1e-3, 1.0, True)
+    torch.nn.functional.cross_entropy(tiny(x), y).backward()
+    mask = torch.ones_like(frozen, requires_grad=True)
+    parameters = {"conv1.weight": frozen * mask}
+    logits = torch.func.functional_call(tiny, parameters, (x,))
+    (expected,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, y), mask)
+    torch.testing.assert_close(trainer.weights[0].gradient().view_as(expected), expected)
+
+
+def test_untargeted_elements_stay_bit_identical(swu, tiny, task, monkeypatch):
+    """Through every epoch, Adam's momentum included, and the module holds W * mask throughout."""
+    schedule = swu.train.Schedule(epochs=5, decay_epochs=(2, 4), batch=8, images_per_epoch=24, lr_mask=3e-3)
+    frozen = {n: p.detach().clone() for n, p in swu.models.masked_parameters(tiny).items()}
+    seen = []
+
+    def at_epoch(epoch, model, trainer):
+        for weight in trainer.weights:
+            mask = torch.from_numpy(weight.task_mask())
+            assert torch.equal(weight.parameter.detach(), frozen[weight.name] * mask)
+            if seen[-2:] and epoch:
+                old_scores, old_targeted = next(s for n, *s in seen[-2:] if n == weight.name)
+                assert torch.equal(weight.scores[~old_targeted], old_scores[~old_targeted])
+                moved = weight.scores[old_targeted] != old_scores[old_targeted]
+                assert bool(moved.any())
+        seen.extend((w.name, w.scores.clone(), w.targeted.clone()) for w in trainer.weights)
+
+    outcome = swu.train.train_network(tiny, task, "swu", schedule, 0, swu.methods.RangeRule(1.0), at_epoch)
+    density = [row["targeted"] / row["elements"] for row in outcome.density if row["layer"] == "conv2.weight"]
+    assert density[0] == 1.0
+    assert all(0.0 < share < 1.0 for share in density[1:])
+
+
+def test_piggyback_is_swu_with_everything_targeted(swu, tiny, task):
+    schedule = swu.train.Schedule(epochs=3, decay_epochs=(1,), batch=8, images_per_epoch=24, lr_mask=3e-3)
+    results = []
+    for method, rule in [("piggyback", None), ("swu", swu.methods.RangeRule(1e9))]:
+        model = copy.deepcopy(tiny)
+        swu.train.train_network(model, task, method, schedule, 0, rule)
+        results.append(model.state_dict())
+    for name, value in results[0].items():
+        assert torch.equal(value, results[1][name]), name
+
+
+def test_masks_survive_the_file(swu, tiny, task, tmp_path):
+    trainer = swu.methods.MaskTrainer(tiny, swu.methods.RangeRule(1.0))
+    for weight in trainer.weights:
+        noise = torch.randn(weight.scores.shape, generator=torch.Generator().manual_seed(2))
+        weight.scores = swu.methods.THRESHOLD + 1e-2 * noise
+    trainer.begin_epoch(1e-3, 0.5, False)
+    swu.store.save_masks(tmp_path / "masks.npz", trainer)
+    task_masks, update_masks = swu.store.load_masks(tmp_path / "masks.npz")
+    for weight in trainer.weights:
+        assert np.array_equal(task_masks[weight.name], weight.task_mask())
+        assert np.array_equal(update_masks[weight.name], weight.update_mask())
+        assert 0 < update_masks[weight.name].sum() < weight.scores.numel()
+    assert [path.name for path in tmp_path.iterdir()] == ["masks.npz"]
