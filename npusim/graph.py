@@ -43,6 +43,8 @@ VECTOR_KINDS = (
 )  # fmt: skip
 KINDS = (*MAC_KINDS, "pool", *VECTOR_KINDS)
 MAX_DIMENSION = 2**40
+# What the output of a GEMM shares with its B operand: pixels (forward, grad_input) or channels*taps (grad_weight).
+PIXELS, TAPS = "pixels", "taps"
 
 
 @dataclass(frozen=True, slots=True)

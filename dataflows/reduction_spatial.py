@@ -1,0 +1,89 @@
+"""Reduction-spatial: the PEs hold terms of the T-reduction, an adder tree sums them; only set elements are computed.
+
+grad_weight only. The R*C PEs form groups of g PEs, each group with an adder tree. Output channels with a
+selected element are taken F at a time (F words of dY stay in every PE's registers), pixels g at a time. The
+live columns (input channel, tap) of that block go to the groups, one each; a group walks the F-bit mask word of
+its column with a priority encoder, one selected element per cycle. Overheads, all simulated: dY preload, X words
+through the port of buffer B (hidden only as far as the walk lasts), groups waiting for the one with the most
+selected elements, adder-tree latency per pass, chunks of g pixels that are not full, mask fetch, and an
+accumulator read-modify-write for every element and chunk.
+
+The group size g is a power of two, chosen per tile for the fewest cycles: small g fits short reductions (few
+pixels), large g shares fewer X loads and balances better.
+"""
+
+import numpy as np
+
+from npusim.dataflow import Dataflow, TileCost
+from npusim.folding import live_channels, live_rows
+from npusim.reduction_kernels import REDUCTION_FIELDS, ReductionArray, reduction_grid
+
+SMALLEST_GROUP = 8
+
+
+def arrays(hardware, a_bits, b_bits):
+    """The ways to group the PEs, from one tree over (almost) all of them down to groups of SMALLEST_GROUP."""
+    pes = hardware.array.rows * hardware.array.cols
+    ports = (hardware.buffers.a.bytes_per_cycle, hardware.buffers.b.bytes_per_cycle)
+    group = 1 << (pes.bit_length() - 1)
+    while group >= min(SMALLEST_GROUP, pes):
+        yield ReductionArray(group, pes // group, hardware.array.pe_registers, max(a_bits, b_bits) // 8, *ports)
+        group //= 2
+
+
+def cost(grid, hardware):
+    mask = grid.mask
+    if mask is None:
+        return unmasked_cost(grid, hardware)
+    best = None
+    for array in arrays(hardware, grid.a_bits, grid.b_bits):
+        cells = reduction_grid(
+            mask.bits, mask.row_start, mask.row_size, mask.column_start, mask.column_size, grid.t.ravel(), array
+        )
+        best = cells if best is None else np.where(cells[..., :1] < best[..., :1], cells, best)
+    cell = dict(zip(REDUCTION_FIELDS, np.moveaxis(best[None], -1, 0), strict=True))
+    return TileCost(
+        cycles=cell["cycles"],
+        macs_done=cell["macs"],
+        macs_gated=0,
+        a_words=cell["dy_words"],
+        b_words=cell["x_words"],
+        updates=cell["decoded_indices"],
+        outputs=cell["selected"][..., :1],
+        mask_bits=cell["mask_bits"] + cell["scan_bits"],
+        tree_adds=cell["tree_adds"],
+        decodes=cell["decoded_indices"],
+        live_rows=live_rows(mask),
+        live_channels=live_channels(mask, grid.taps),
+    )
+
+
+def unmasked_cost(grid, hardware):
+    """Every element selected, in closed form: prices candidate tilings."""
+    best = None
+    for array in arrays(hardware, grid.a_bits, grid.b_bits):
+        chunks = -(-grid.t // array.group)
+        blocks = -(-grid.m // array.registers)
+        rows, terms = np.minimum(grid.m, array.registers), np.minimum(grid.t, array.group)
+        batches = -(-grid.columns // array.groups)
+        preload = -(-rows * terms * array.operand_bytes // array.port_a_bytes)
+        load = -(-array.groups * terms * array.operand_bytes // array.port_b_bytes)
+        latency = 2 + array.group.bit_length() - 1
+        cycles = chunks * blocks * (preload + load + batches * np.maximum(rows, load) + latency)
+        updates = grid.m * grid.columns * chunks
+        parts = (cycles, chunks * grid.m * terms, chunks * blocks * grid.columns * terms, updates)
+        found = np.stack(np.broadcast_arrays(*parts))
+        best = found if best is None else np.where(found[0] < best[0], found, best)
+    outputs = grid.m * grid.columns
+    return TileCost(best[0], grid.macs, 0, best[1], best[2], best[3], outputs, decodes=best[3])
+
+
+DATAFLOW = Dataflow(
+    name="reduction-spatial",
+    summary="PEs hold the pixel reduction, an adder tree sums; only selected elements are computed (grad_weight)",
+    cost=cost,
+    phases=("grad_weight",),
+    structures=("element", "kernel", "output_channel", "input_channel", "tap", "column_set", "n_m", "layer"),
+    fallback="dense-os",
+    grouped=False,
+)

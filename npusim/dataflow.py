@@ -1,0 +1,125 @@
+"""The dataflow contract: how a tile of a problem runs on the PE array.
+
+A dataflow is one file that defines `DATAFLOW = Dataflow(...)`. Its `cost` function gets a grid of tiles and
+returns, per tile, what the array does; it decides nothing about buffers, DRAM or order. It must be pure and
+elementwise over the grid: the same function prices candidate tilings (without a mask) and the final tiles.
+Promised to it: every tile fits the buffers. Promised by it: `cycles` is 0 exactly where nothing is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npusim.graph import PHASES, TAPS
+
+if TYPE_CHECKING:
+    from npusim.hardware import Hardware
+    from npusim.masks import Mask
+
+Ints = np.ndarray
+MASK_STRUCTURES = ("element", "kernel", "output_channel", "input_channel", "tap", "column_set", "n_m", "layer")
+
+
+@dataclass(frozen=True)
+class MaskGrid:
+    """Update mask of a tile grid: bits uint8 [K, C*taps], and where each tile begins and how far it reaches."""
+
+    bits: Ints
+    row_start: Ints
+    row_size: Ints
+    column_start: Ints
+    column_size: Ints
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """Tile extents as int64 arrays that broadcast together to (m tiles, c tiles, t tiles).
+
+    g groups per tile, m rows, c channels, t pixels; `taps` is common. In role TAPS (grad_weight) the output
+    is [m, c*taps] and t is reduced, in role PIXELS the output is [m, t] and c*taps is reduced.
+    `a_bits`, `b_bits`: operand widths. `mask` is None when the operation has none, or the tiling is only priced.
+    """
+
+    role: str
+    g: Ints
+    m: Ints
+    c: Ints
+    t: Ints
+    taps: int
+    a_bits: int
+    b_bits: int
+    mask: MaskGrid | None = None
+
+    @property
+    def columns(self) -> Ints:
+        """Output columns of the tile's GEMM: pixels, or channels times taps."""
+        return self.c * self.taps if self.role == TAPS else self.t
+
+    @property
+    def length(self) -> Ints:
+        """Reduction length of the tile's GEMM."""
+        return self.t if self.role == TAPS else self.c * self.taps
+
+    @property
+    def macs(self) -> Ints:
+        return self.g * self.m * self.c * self.taps * self.t
+
+
+@dataclass(frozen=True)
+class TileCost:
+    """What one tile does, arrays over the grid (t axis included; sums over it are taken by the caller).
+
+    cycles        array-busy cycles, before buffer ports are considered
+    macs_done     MACs whose result is wanted; macs_gated: executed slots whose result is not (clock-gated)
+    a_words, b_words, mask_bits   read from buffers A, B and mask
+    updates       accumulator words written (each also reads, but for the first value of an output)
+    outputs       distinct output elements of the tile that are written back, int64 (m tiles, c or t tiles, ...)
+    tree_adds, decodes   adder-tree additions and index decodes
+    live_rows, live_channels   how many rows of A and channels of B must be loaded, per m tile and per c tile,
+                  None when all of them
+    """
+
+    cycles: Ints
+    macs_done: Ints
+    macs_gated: Ints | int
+    a_words: Ints
+    b_words: Ints
+    updates: Ints
+    outputs: Ints
+    mask_bits: Ints | int = 0
+    tree_adds: Ints | int = 0
+    decodes: Ints | int = 0
+    live_rows: Ints | None = None
+    live_channels: Ints | None = None
+
+
+@dataclass(frozen=True)
+class Dataflow:
+    """A named mapping of tiles to the array.
+
+    `phases` it can run; `structures`: mask structures that save it cycles (empty: it ignores masks and
+    computes everything); `fallback`: the dataflow for the other phases, for grouped convolutions unless
+    `grouped`, and for operations without a mask when it needs one.
+    """
+
+    name: str
+    summary: str
+    cost: Callable[[TileGrid, Hardware], TileCost]
+    phases: tuple[str, ...] = PHASES[:3]
+    structures: tuple[str, ...] = ()
+    fallback: str = ""
+    grouped: bool = True
+
+    @property
+    def selective(self) -> bool:
+        """Whether update masks change what it does."""
+        return bool(self.structures)
+
+    def accepts(self, phase: str, groups: int, mask: Mask | None) -> bool:
+        if phase not in self.phases or (groups > 1 and not self.grouped):
+            return False
+        return mask is not None if self.selective else True

@@ -1,0 +1,108 @@
+"""Tile costs of the three classic stationary schemes, shared by the dataflow files.
+
+Every fold uses at most R rows and C columns of the array; the tile's folds and their live columns give the
+cycles through the closed forms of `npusim.array`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npusim import array
+from npusim.dataflow import MaskGrid, TileCost, TileGrid
+from npusim.reduction_kernels import FOLD_FIELDS
+
+if TYPE_CHECKING:
+    from npusim.hardware import Hardware
+
+
+def ceil_div(a, b):
+    return -(-a // b)
+
+
+def output_stationary(grid: TileGrid, hw: Hardware) -> TileCost:
+    """Rows hold output rows m, columns hold output columns, the reduction streams; every element is computed."""
+    rows, columns, length = hw.array.rows, grid.columns, grid.length
+    row_blocks, column_blocks = ceil_div(grid.m, rows), ceil_div(columns, hw.array.cols)
+    cycles = array.output_stationary(
+        grid.g * row_blocks * column_blocks,
+        length,
+        grid.g * row_blocks * columns,
+        array.dense_tail_columns(columns, length, rows, hw.array.cols),
+        rows,
+        hw.array.fold_overlap,
+    )
+    outputs = grid.g * grid.m * columns
+    return TileCost(
+        cycles=cycles,
+        macs_done=grid.macs,
+        macs_gated=0,
+        a_words=grid.g * column_blocks * grid.m * length,
+        b_words=grid.g * row_blocks * columns * length,
+        updates=outputs * np.ones_like(length),
+        outputs=outputs,
+    )
+
+
+def operand_stationary(grid: TileGrid, hw: Hardware, hold_a: bool) -> TileCost:
+    """The reduction lies on the rows; columns hold the rows of A (`hold_a`) or the columns of B; the other streams."""
+    held, streamed = (grid.m, grid.columns) if hold_a else (grid.columns, grid.m)
+    reduction_blocks, held_blocks = ceil_div(grid.length, hw.array.rows), ceil_div(held, hw.array.cols)
+    cycles = array.operand_stationary(
+        grid.g * reduction_blocks * held_blocks,
+        streamed,
+        grid.g * reduction_blocks * held,
+        array.dense_tail_columns(held, streamed, hw.array.rows, hw.array.cols),
+        hw.array.rows,
+        hw.array.fold_overlap,
+    )
+    held_words = grid.g * grid.length * held
+    streamed_words = grid.g * held_blocks * grid.length * streamed
+    outputs = grid.g * grid.m * grid.columns
+    return TileCost(
+        cycles=cycles,
+        macs_done=grid.macs,
+        macs_gated=0,
+        a_words=held_words if hold_a else streamed_words,
+        b_words=streamed_words if hold_a else held_words,
+        updates=outputs * reduction_blocks,
+        outputs=outputs,
+    )
+
+
+def compacted_output_stationary(grid: TileGrid, hw: Hardware, folds: np.ndarray, skips: str) -> TileCost:
+    """Output stationary on packed folds of a masked grad_weight grid.
+
+    `folds` is int64 [m tiles, c tiles, t tiles, reduction_kernels.FOLD_FIELDS]; `skips` says which operand shrinks
+    with the mask: 'rows' (dY of dead output channels is never loaded) or 'channels' (X of dead input channels).
+    """
+    assert grid.mask is not None
+    cell = dict(zip(FOLD_FIELDS, np.moveaxis(folds[None], -1, 0), strict=True))
+    cycles = array.output_stationary(
+        cell["folds"], grid.t, cell["sum_columns"], cell["last_columns"], hw.array.rows, hw.array.fold_overlap
+    )
+    return TileCost(
+        cycles=cycles,
+        macs_done=cell["macs"],
+        macs_gated=cell["mac_slots"] - cell["macs"],
+        a_words=cell["sum_rows"] * grid.t,
+        b_words=cell["sum_columns"] * grid.t,
+        updates=cell["selected"],
+        outputs=cell["selected"][..., :1],
+        mask_bits=cell["scan_bits"],
+        live_rows=live_rows(grid.mask) if skips == "rows" else None,
+        live_channels=live_channels(grid.mask, grid.taps) if skips == "channels" else None,
+    )
+
+
+def live_rows(mask: MaskGrid) -> np.ndarray:
+    """How many rows (output channels) of each m tile have any selected element, int64 [m tiles]."""
+    return np.add.reduceat(mask.bits.any(axis=1).astype(np.int64), mask.row_start)
+
+
+def live_channels(mask: MaskGrid, taps: int) -> np.ndarray:
+    """How many input channels of each c tile have any selected element, int64 [c tiles]."""
+    live = mask.bits.any(axis=0).reshape(-1, taps).any(axis=1).astype(np.int64)
+    return np.add.reduceat(live, mask.column_start // taps)

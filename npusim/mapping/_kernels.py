@@ -1,0 +1,149 @@
+"""Emission of tasks: loops over tiles with buffer slots as tags. Arrays and scalars only."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from npusim.program import (
+    ACCUMULATOR,
+    BUFFER_A,
+    BUFFER_B,
+    COMPUTE,
+    LOAD,
+    MASK_BUFFER,
+    NO_BUFFER,
+    STORE,
+    VECTOR,
+)
+
+# Rows of the task table that the kernels write; dependencies go to a second table of up to MAX_DEPS columns.
+KIND, CYCLES, BYTES, BUFFER, SLOT, FOOTPRINT, FIELDS = range(7)
+MAX_DEPS = 5
+# Rows of the slot state: tag held, load task, last task that used it, when it was last needed.
+TAG, LOADED, USED, STAMP = range(4)
+
+
+@njit(cache=True)
+def _task(tasks, deps, n, kind, cycles, size, buffer, slot, footprint):
+    tasks[n, KIND] = kind
+    tasks[n, CYCLES] = cycles
+    tasks[n, BYTES] = size
+    tasks[n, BUFFER] = buffer
+    tasks[n, SLOT] = slot
+    tasks[n, FOOTPRINT] = footprint
+    for d in range(MAX_DEPS):
+        deps[n, d] = -1
+    return n + 1
+
+
+@njit(cache=True)
+def _fetch(tasks, deps, n, state, tag, size, buffer, stamp):
+    """Make `tag` present in a slot of `state`; returns (next task, slot). Refills the least recently needed."""
+    victim = 0
+    for s in range(state.shape[0]):
+        if state[s, TAG] == tag:
+            state[s, STAMP] = stamp
+            return n, s
+        if state[s, STAMP] < state[victim, STAMP]:
+            victim = s
+    used = state[victim, USED]
+    state[victim, TAG], state[victim, LOADED], state[victim, USED], state[victim, STAMP] = tag, n, -1, stamp
+    n = _task(tasks, deps, n, LOAD, 0, size, buffer, victim, size)
+    deps[n - 1, 0] = used
+    return n, victim
+
+
+@njit(cache=True)
+def _slots(count):
+    state = np.full((count, 4), -1, np.int64)
+    return state
+
+
+@njit(cache=True)
+def emit_tiles(swap, g_class, a_bytes, b_bytes, mask_bytes, out_bytes, out_footprint, cycles, slots):
+    """Tasks of one problem: for every group tile, for x, for y (y before x when `swap`), for z: compute (x, y, z).
+
+    The output tile (x, y) accumulates over z. Arrays have one leading row per class of group tile (`g_class`
+    int64[ng] gives the row): a_bytes [., nx, nz], b_bytes [., ny, nz], mask_bytes, out_bytes, out_footprint
+    [., nx, ny], cycles [., nx, ny, nz] (0: the tile is dropped with its loads). slots: int64[4] of buffers a,
+    b, accumulator, mask. Returns (tasks, deps) tables; a dependency of -1 means none (the caller ties tasks
+    that have none to the opening fence).
+    """
+    nx, ny, nz = cycles.shape[1:]
+    bound = g_class.size * nx * ny * (3 * nz + 2)
+    tasks = np.empty((bound, FIELDS), np.int64)
+    deps = np.empty((bound, MAX_DEPS), np.int64)
+    a, b, mask = _slots(slots[0]), _slots(slots[1]), _slots(slots[3])
+    stored = np.full(slots[2], -1, np.int64)
+    outputs, last, n, stamp = 0, -1, 0, 0
+    for step in range(g_class.size * nx * ny):
+        group, g, within = step // (nx * ny), g_class[step // (nx * ny)], step % (nx * ny)
+        x, y = (within % nx, within // nx) if swap else (within // ny, within % ny)
+        slot, before, computed = outputs % slots[2], stored[outputs % slots[2]], -1
+        for z in range(nz):
+            if cycles[g, x, y, z] == 0:
+                continue
+            stamp += 1
+            n, sa = _fetch(tasks, deps, n, a, (group * nx + x) * nz + z, a_bytes[g, x, z], BUFFER_A, stamp)
+            n, sb = _fetch(tasks, deps, n, b, (group * ny + y) * nz + z, b_bytes[g, y, z], BUFFER_B, stamp)
+            sm = -1
+            if mask_bytes[g, x, y] > 0:
+                n, sm = _fetch(tasks, deps, n, mask, step, mask_bytes[g, x, y], MASK_BUFFER, stamp)
+            first = computed < 0
+            n = _task(tasks, deps, n, COMPUTE, cycles[g, x, y, z], 0, ACCUMULATOR if first else NO_BUFFER,
+                      slot if first else 0, out_footprint[g, x, y] if first else 0)  # fmt: skip
+            computed = n - 1
+            deps[computed, 0], deps[computed, 1], deps[computed, 2] = last, a[sa, LOADED], b[sb, LOADED]
+            a[sa, USED] = b[sb, USED] = last = computed
+            if sm >= 0:
+                deps[computed, 3] = mask[sm, LOADED]
+                mask[sm, USED] = computed
+            if first:
+                deps[computed, 4] = before
+        if out_bytes[g, x, y] > 0:
+            n = _task(tasks, deps, n, STORE, 0, out_bytes[g, x, y], NO_BUFFER, 0, 0)
+            deps[n - 1, 0] = computed
+            stored[slot] = n - 1
+            outputs += 1
+    return tasks[:n], deps[:n]
+
+
+@njit(cache=True)
+def emit_stream(chunks, passes, a_bytes, b_bytes, out_bytes, cycles, slots):
+    """Tasks of one vector operation: `passes` sweeps over `chunks` chunks, results stored in the last sweep.
+
+    a_bytes, b_bytes, out_bytes, cycles int64[chunks] (0 bytes: no such load or store); slots as in emit_tiles.
+    """
+    bound = chunks * passes * 4
+    tasks = np.empty((bound, FIELDS), np.int64)
+    deps = np.empty((bound, MAX_DEPS), np.int64)
+    a, b = _slots(slots[0]), _slots(slots[1])
+    stored = np.full(slots[2], -1, np.int64)
+    last, n, stamp = -1, 0, 0
+    for sweep in range(passes):
+        for i in range(chunks):
+            stamp += 1
+            sa = sb = -1
+            if a_bytes[i] > 0:
+                n, sa = _fetch(tasks, deps, n, a, i, a_bytes[i], BUFFER_A, stamp)
+            if b_bytes[i] > 0:
+                n, sb = _fetch(tasks, deps, n, b, i, b_bytes[i], BUFFER_B, stamp)
+            writes = sweep == passes - 1 and out_bytes[i] > 0
+            slot = i % slots[2]
+            n = _task(tasks, deps, n, VECTOR, cycles[i], 0,
+                      ACCUMULATOR if writes else NO_BUFFER, slot if writes else 0, out_bytes[i] if writes else 0)  # fmt: skip
+            deps[n - 1, 0] = last
+            last = n - 1
+            if sa >= 0:
+                deps[last, 1] = a[sa, LOADED]
+                a[sa, USED] = last
+            if sb >= 0:
+                deps[last, 2] = b[sb, LOADED]
+                b[sb, USED] = last
+            if writes:
+                deps[last, 3] = stored[slot]
+                n = _task(tasks, deps, n, STORE, 0, out_bytes[i], NO_BUFFER, 0, 0)
+                deps[n - 1, 0] = last
+                stored[slot] = n - 1
+    return tasks[:n], deps[:n]

@@ -1,0 +1,290 @@
+"""Lowering: a step graph becomes one TileProgram and the work counts of every operation.
+
+Operations run one after another, separated by fences: a task of one operation starts when every task of the
+one before has ended. So each operation's cycles are its own, and they sum to those of the step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npusim import program as tp
+from npusim.counters import COUNTERS
+from npusim.dataflow import Dataflow, MaskGrid, TileCost, TileGrid
+from npusim.errors import CapacityError, ConfigError
+from npusim.folding import ceil_div
+from npusim.graph import MAC_KINDS, TAPS, Conv, Op, StepGraph, describe
+from npusim.mapping import _kernels, vector
+from npusim.mapping.problem import Problem, problems
+from npusim.mapping.tiling import Tiling, choose, rows_needed, tile_cycles, tile_extents, tile_starts
+
+if TYPE_CHECKING:
+    from npusim.hardware import Hardware
+    from npusim.masks import Mask
+
+
+@dataclass(frozen=True)
+class OpPlan:
+    """How one operation was mapped.
+
+    `dataflow` is the one really used; for `port_stall_cycles` the array waits for buffer ports; `dense_macs` are the
+    MACs of its GEMMs without a mask.
+    """
+
+    op: Op
+    dataflow: str
+    tilings: tuple[Tiling, ...] = ()
+    port_stall_cycles: int = 0
+    dense_macs: int = 0
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A program, the plan of each operation, and `counts` int64 [operations, counters.COUNTERS]."""
+
+    program: tp.TileProgram
+    plans: tuple[OpPlan, ...]
+    counts: np.ndarray
+
+
+def lower(graph: StepGraph, dataflow: Dataflow, hw: Hardware, resolve) -> Lowered:
+    """Map every operation of `graph`; `resolve(name)` gives a dataflow by name (for fallbacks).
+
+    Raises CapacityError when an operation cannot be tiled, ConfigError when a selective dataflow gets a step
+    that has no update masks at all.
+    """
+    if dataflow.selective and not graph.update_masks:
+        raise ConfigError(
+            f"dataflow {dataflow.name!r} skips work by update masks, but step {graph.name!r} has none; "
+            "use a recorded workload with update masks, or a dense dataflow"
+        )
+    builder = _Builder(hw)
+    plans, counts = [], np.zeros((len(graph.ops), len(COUNTERS)), np.int64)
+    for index, op in enumerate(graph.ops):
+        builder.fence(index)
+        mask = graph.update_masks.get(op.param) if op.phase in ("grad_weight", "update") else None
+        if op.kind in MAC_KINDS:
+            plan, work = _lower_macs(op, mask, dataflow, hw, resolve, builder, index)
+        else:
+            selected = mask if dataflow.selective and op.phase == "update" else None
+            tasks, deps, work = vector.lower(op, graph, hw, selected)
+            builder.add(tasks, deps, index)
+            plan = OpPlan(op, "vector")
+        plans.append(plan)
+        for key, value in {**work, **builder.traffic()}.items():
+            counts[index, COUNTERS.index(key)] += value
+    return Lowered(builder.program(), tuple(plans), counts)
+
+
+def _lower_macs(op: Op, mask: Mask | None, dataflow: Dataflow, hw, resolve, builder, index: int):
+    groups = op.dims.groups if isinstance(op.dims, Conv) else 1
+    while not dataflow.accepts(op.phase, groups, mask):
+        dataflow = resolve(dataflow.fallback)
+    used = mask if dataflow.selective else None
+    tilings, total, stall, dense = [], dict.fromkeys(COUNTERS, 0), 0, 0
+    for number, problem in enumerate(problems(op)):
+        if number:
+            builder.fence(index)
+        try:
+            tiling, tasks, deps, work, port_stall = _lower_problem(problem, dataflow, hw, used)
+        except CapacityError as error:
+            raise CapacityError(f"{op.label} ({describe(op.dims)}) with {dataflow.name}: {error}") from None
+        builder.add(tasks, deps, index)
+        tilings.append(tiling)
+        stall += port_stall
+        dense += problem.macs
+        for key, value in work.items():
+            total[key] += value
+    return OpPlan(op, dataflow.name, tuple(tilings), stall, dense), total
+
+
+def _lower_problem(problem: Problem, dataflow: Dataflow, hw: Hardware, mask: Mask | None):
+    tiling = choose(problem, dataflow, hw, mask is not None)
+    tiles = _Tiles(problem, tiling)
+    grid = tiles.grid(problem, hw, mask)
+    cost = _empty_cost(grid) if problem.taps == 0 else dataflow.cost(grid, hw)
+    busy = np.broadcast_to(tile_cycles(cost, grid, hw), tiles.shape)
+    tasks, deps = _emit(problem, tiling, tiles, cost, busy, hw, mask)
+    weight = tiles.multiplicity
+    stall = int(((busy - np.broadcast_to(cost.cycles, tiles.shape)) * weight).sum())
+    return tiling, tasks, deps, _counts(problem, cost, tiles, hw), stall
+
+
+class _Tiles:
+    """The tiles of a problem: distinct group and pixel extents, all m and c extents, and where they lie."""
+
+    def __init__(self, problem: Problem, tiling: Tiling) -> None:
+        self.g, self.g_class = np.unique(tile_extents(problem.groups, tiling.g), return_inverse=True)
+        self.m, self.m_start = tile_extents(problem.m, tiling.m), tile_starts(problem.m, tiling.m)
+        self.c, self.c_start = tile_extents(problem.c, tiling.c), tile_starts(problem.c, tiling.c)
+        n, p, q = (tile_extents(total, size) for total, size in
+                   ((problem.n, tiling.n), (problem.p, tiling.p), (problem.q, tiling.q)))  # fmt: skip
+        rows = rows_needed(tile_starts(problem.p, tiling.p), p, problem.stride[0], problem.start[0], problem.extent[0], problem.h)
+        cols = rows_needed(tile_starts(problem.q, tiling.q), q, problem.stride[1], problem.start[1], problem.extent[1], problem.w)
+        pixels = n[:, None, None] * p[None, :, None] * q[None, None, :]
+        self.pixels = pixels.ravel()
+        self.region = (n[:, None, None] * rows[None, :, None] * cols[None, None, :]).ravel()
+        self.t, self.t_class = np.unique(self.pixels, return_inverse=True)
+        self.shape = (self.g.size, self.m.size, self.c.size, self.t.size)
+        self.multiplicity = (
+            np.bincount(self.g_class).reshape(-1, 1, 1, 1) * np.bincount(self.t_class).reshape(1, 1, 1, -1)
+        )
+
+    def grid(self, problem: Problem, hw: Hardware, mask: Mask | None) -> TileGrid:
+        masks = None
+        if mask is not None:
+            taps = problem.taps
+            masks = MaskGrid(mask.matrix(), self.m_start, self.m, self.c_start * taps, self.c * taps)
+        bits = hw.precision.bits
+        return TileGrid(
+            problem.role, self.g.reshape(-1, 1, 1, 1), self.m.reshape(1, -1, 1, 1), self.c.reshape(1, 1, -1, 1),
+            self.t.reshape(1, 1, 1, -1), problem.taps, bits(problem.a_kind), bits(problem.b_kind), masks,
+        )  # fmt: skip
+
+
+def _empty_cost(grid: TileGrid) -> TileCost:
+    """The gradient of inputs that no tap reached: zeros are written, nothing is computed."""
+    zero = np.zeros(np.broadcast_shapes(grid.g.shape, grid.m.shape, grid.c.shape, grid.t.shape), np.int64)
+    outputs = grid.g * grid.m * grid.t
+    return TileCost(zero, zero, 0, zero, zero, zero, outputs)
+
+
+def _emit(problem: Problem, tiling: Tiling, tiles: _Tiles, cost: TileCost, busy, hw: Hardware, mask: Mask | None):
+    bits = hw.precision.bits
+    weights = problem.role == TAPS
+    g, t = tiles.g.reshape(-1, 1, 1), tiles.pixels
+    rows = tiles.m if cost.live_rows is None else cost.live_rows
+    channels = tiles.c if cost.live_channels is None else cost.live_channels
+    reduced = t if weights else tiles.c * problem.taps
+    a_words = g * rows[None, :, None] * reduced[None, None, :]
+    image = channels[None, :, None] * tiles.region[None, None, :]
+    b_words = g * (image if weights else image.transpose(0, 2, 1))
+    expanded = busy[..., tiles.t_class]
+    cycles = expanded if weights else expanded.transpose(0, 1, 3, 2)
+    outputs = np.broadcast_to(cost.outputs, (*tiles.shape[:3], cost.outputs.shape[3]))
+    outputs = outputs[..., 0] if weights else outputs[:, :, 0, :][..., tiles.t_class]
+    full = g * tiles.m[None, :, None] * ((tiles.c * problem.taps) if weights else t)[None, None, :]
+    mask_bits = full // g if mask is not None else np.zeros_like(full)
+    slots = np.array([b.slots for b in (hw.buffers.a, hw.buffers.b, hw.buffers.accumulator, hw.buffers.mask)])
+    return _kernels.emit_tiles(
+        tiling.swap,
+        tiles.g_class,
+        ceil_div(a_words * bits(problem.a_kind), 8),
+        ceil_div(b_words * bits(problem.b_kind), 8),
+        ceil_div(mask_bits, 8),
+        ceil_div(outputs * bits(problem.out_kind), 8),
+        ceil_div(full * hw.precision.accumulator_bits, 8),
+        np.ascontiguousarray(cycles),
+        slots,
+    )
+
+
+def _counts(problem: Problem, cost: TileCost, tiles: _Tiles, hw: Hardware) -> dict[str, int]:
+    weight = tiles.multiplicity
+
+    def total(values) -> int:
+        return int((np.broadcast_to(values, tiles.shape) * weight).sum())
+
+    bits, accumulator = hw.precision.bits, hw.precision.accumulator_bits
+    a_bits, b_bits = bits(problem.a_kind), bits(problem.b_kind)
+    done, gated, updates = total(cost.macs_done), total(cost.macs_gated), total(cost.updates)
+    # An output's first value is written without a read; outputs do not depend on the reduced axis.
+    per_output = 1 if problem.taps == 0 else 1 / (tiles.pixels.size if problem.role == TAPS else tiles.c.size)
+    first = round(total(cost.outputs) * per_output) if updates else 0
+    return {
+        "macs_done": done,
+        "macs_gated": gated,
+        "macs_skipped": problem.macs - done - gated,
+        "register_bytes": (done + gated) * (a_bits + b_bits) // 8,
+        "adder_tree_adds": total(cost.tree_adds),
+        "a_read_bytes": ceil_div(total(cost.a_words) * a_bits, 8),
+        "b_read_bytes": ceil_div(total(cost.b_words) * b_bits, 8),
+        "accumulator_write_bytes": updates * accumulator // 8,
+        "accumulator_read_bytes": (updates - first) * accumulator // 8,
+        "mask_read_bytes": ceil_div(total(cost.mask_bits), 8),
+        "index_decodes": total(cost.decodes),
+    }
+
+
+class _Builder:
+    """Grows the columns of the program operation by operation; every task without dependencies waits for the fence."""
+
+    def __init__(self, hw: Hardware) -> None:
+        self.hw = hw
+        self.size = 0
+        self.tables: list[np.ndarray] = []
+        self.ops: list[np.ndarray] = []
+        self.dep_counts: list[np.ndarray] = []
+        self.dep_lists: list[np.ndarray] = []
+        self.open: np.ndarray = np.empty(0, np.int64)
+        self.pending: dict[str, int] = {}
+
+    def fence(self, op: int) -> None:
+        """Everything added later waits for everything added before."""
+        row = np.zeros((1, _kernels.FIELDS), np.int64)
+        row[0, _kernels.KIND] = tp.FENCE
+        self._append(row, np.array([self.open.size]), self.open, op)
+        self.open = np.array([self.size - 1])
+
+    def add(self, tasks: np.ndarray, deps: np.ndarray, op: int) -> None:
+        fence, base = self.size - 1, self.size
+        known = deps >= 0
+        deps = np.where(known, deps + base, -1)
+        deps[~known.any(axis=1), 0] = fence
+        known = deps >= 0
+        self._append(tasks, known.sum(axis=1), deps[known], op)
+        kind = tasks[:, _kernels.KIND]
+        self._count_traffic(tasks, kind)
+        # Loads precede a compute task, and those form one chain: its last task and all stores end the operation.
+        busy = np.flatnonzero((kind == tp.COMPUTE) | (kind == tp.VECTOR))[-1:]
+        ends = np.concatenate([np.flatnonzero(kind == tp.STORE), busy])
+        self.open = ends + base if ends.size else self.open
+
+    def _append(self, tasks, dep_counts, dep_list, op: int) -> None:
+        self.tables.append(tasks)
+        self.ops.append(np.full(len(tasks), op, np.int32))
+        self.dep_counts.append(dep_counts)
+        self.dep_lists.append(dep_list)
+        self.size += len(tasks)
+
+    def _count_traffic(self, tasks: np.ndarray, kind: np.ndarray) -> None:
+        size, buffer = tasks[:, _kernels.BYTES], tasks[:, _kernels.BUFFER]
+        loads, stores = kind == tp.LOAD, kind == tp.STORE
+        moved = self._bus_bytes(size)
+        found = {"dram_read_bytes": moved[loads].sum(), "dram_write_bytes": moved[stores].sum()}
+        found["accumulator_read_bytes"] = size[stores].sum()
+        for code, name in ((tp.BUFFER_A, "a"), (tp.BUFFER_B, "b"), (tp.MASK_BUFFER, "mask")):
+            found[f"{name}_write_bytes"] = size[loads & (buffer == code)].sum()
+        for key, value in found.items():
+            self.pending[key] = self.pending.get(key, 0) + int(value)
+
+    def _bus_bytes(self, size: np.ndarray) -> np.ndarray:
+        burst = self.hw.dram.burst_bytes
+        return ceil_div(size, burst) * burst
+
+    def traffic(self) -> dict[str, int]:
+        """Bytes moved since the last call."""
+        found, self.pending = self.pending, {}
+        return found
+
+    def program(self) -> tp.TileProgram:
+        table = np.concatenate(self.tables) if self.tables else np.zeros((0, _kernels.FIELDS), np.int64)
+        kind = table[:, _kernels.KIND].astype(np.uint8)
+        dma = (kind == tp.LOAD) | (kind == tp.STORE)
+        moved = np.where(dma, self._bus_bytes(table[:, _kernels.BYTES]), 0)
+        counts = np.concatenate([np.zeros(1, np.int64), *self.dep_counts])
+        return tp.TileProgram(
+            kind=kind,
+            op=np.concatenate([np.zeros(0, np.int32), *self.ops]),
+            cycles=np.where(dma, self.hw.dram_cycles(moved), table[:, _kernels.CYCLES]),
+            tail=np.where(dma, self.hw.dram_latency_cycles, 0).astype(np.int64),
+            bytes=moved,
+            buffer=table[:, _kernels.BUFFER].astype(np.uint8),
+            slot=table[:, _kernels.SLOT].astype(np.uint8),
+            footprint=table[:, _kernels.FOOTPRINT].copy(),
+            dep_ptr=np.cumsum(counts),
+            dep_idx=np.concatenate([np.zeros(0, np.int64), *self.dep_lists]).astype(np.int32),
+        )

@@ -1,0 +1,171 @@
+"""Tile extents of a problem: the candidate with the least estimated time that fits the buffers.
+
+The estimate prices a full tile with the dataflow's own cost function and counts DRAM traffic from which
+operands stay in their slots; it chooses, it is never reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npusim.dataflow import Dataflow, TileGrid
+from npusim.errors import CapacityError
+from npusim.folding import ceil_div
+from npusim.graph import TAPS
+from npusim.mapping.problem import Problem
+
+if TYPE_CHECKING:
+    from npusim.hardware import Hardware
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """Extents of a full tile: g groups, m rows, c channels, n x p x q pixels. `swap`: the m loop runs inside."""
+
+    g: int
+    m: int
+    c: int
+    n: int
+    p: int
+    q: int
+    swap: bool
+
+    def __str__(self) -> str:
+        order = "c|t outer, m inner" if self.swap else "m outer, c|t inner"
+        return f"g{self.g} m{self.m} c{self.c} n{self.n} p{self.p} q{self.q} ({order})"
+
+
+def rows_needed(first, count, stride: int, start: int, extent: int, size: int):
+    """Rows (or columns) of the B image that output rows [first, first + count) read, clipped to the image."""
+    if extent < stride:
+        return np.minimum(count * extent, size)
+    low = np.clip(first * stride + start, 0, size)
+    high = np.clip((first + count - 1) * stride + start + extent, 0, size)
+    return np.maximum(high - low, 1)
+
+
+@lru_cache(maxsize=4096)
+def choose(problem: Problem, dataflow: Dataflow, hw: Hardware, masked: bool) -> Tiling:
+    """The tiling of `problem`; `masked`: the mask of each output tile must fit the mask buffer.
+
+    Raises CapacityError that names the buffer, the bytes needed and present.
+    """
+    g, m, c, n, p, q = _candidates(problem)
+    footprints = _footprints(problem, hw, masked, g, m, c, n, p, q)
+    buffers = {"a": hw.buffers.a, "b": hw.buffers.b, "accumulator": hw.buffers.accumulator, "mask": hw.buffers.mask}
+    fits = np.ones(g.shape, bool)
+    for key, need in footprints.items():
+        fits &= need <= buffers[key].slot_bytes
+    if not fits.any():
+        raise _does_not_fit(footprints, buffers, hw)
+    g, m, c, n, p, q = (column[fits] for column in (g, m, c, n, p, q))
+    cycles, traffic = _estimate(problem, dataflow, hw, g, m, c, n, p, q)
+    best = np.unravel_index(np.lexsort((traffic.ravel(), cycles.ravel()))[0], cycles.shape)
+    i = best[1]
+    return Tiling(int(g[i]), int(m[i]), int(c[i]), int(n[i]), int(p[i]), int(q[i]), bool(best[0]))
+
+
+def _sizes(total: int) -> list[int]:
+    powers = {1 << i for i in range(total.bit_length()) if 1 << i <= total}
+    return sorted(powers | {ceil_div(total, parts) for parts in range(1, 9)})
+
+
+def _candidates(problem: Problem) -> list[np.ndarray]:
+    """All combinations as six int64 columns; groups are joined only when a group's rows and channels are whole."""
+    pixels = [(1, 1, q) for q in _sizes(problem.q)]
+    pixels += [(1, p, problem.q) for p in _sizes(problem.p)]
+    pixels += [(n, problem.p, problem.q) for n in _sizes(problem.n)]
+    blocks = [(1, m, c) for m in _sizes(problem.m) for c in _sizes(problem.c)]
+    blocks += [(g, problem.m, problem.c) for g in _sizes(problem.groups)]
+    blocks_table, pixel_table = np.array(sorted(set(blocks))), np.array(sorted(set(pixels)))
+    left = np.repeat(blocks_table, len(pixel_table), axis=0)
+    right = np.tile(pixel_table, (len(blocks_table), 1))
+    return [*left.T, *right.T]
+
+
+def _footprints(problem: Problem, hw: Hardware, masked: bool, g, m, c, n, p, q) -> dict[str, np.ndarray]:
+    """Bytes that a full tile takes in each buffer."""
+    bits = hw.precision.bits
+    rows = np.minimum((p - 1) * problem.stride[0] + problem.extent[0], problem.h)
+    columns = np.minimum((q - 1) * problem.stride[1] + problem.extent[1], problem.w)
+    taps, t = max(problem.taps, 1), n * p * q
+    a_words, out_words = (m * t, m * c * taps) if problem.role == TAPS else (m * c * taps, m * t)
+    need = {
+        "a": ceil_div(g * a_words * bits(problem.a_kind), 8),
+        "b": ceil_div(g * n * c * rows * columns * bits(problem.b_kind), 8),
+        "accumulator": ceil_div(g * out_words * hw.precision.accumulator_bits, 8),
+    }
+    if masked:
+        need["mask"] = ceil_div(g * m * c * taps, 8)
+    return need
+
+
+def _estimate(problem: Problem, dataflow: Dataflow, hw: Hardware, g, m, c, n, p, q):
+    """Estimated cycles and DRAM bytes of each candidate, [2, candidates] (rows: loop orders)."""
+    bits, taps, t = hw.precision.bits, max(problem.taps, 1), n * p * q
+    grid = TileGrid(problem.role, g, m, c, t, taps, bits(problem.a_kind), bits(problem.b_kind))
+    tiles_g, tiles_m, tiles_c = ceil_div(problem.groups, g), ceil_div(problem.m, m), ceil_div(problem.c, c)
+    tiles_t = ceil_div(problem.n, n) * ceil_div(problem.p, p) * ceil_div(problem.q, q)
+    need = _footprints(problem, hw, False, g, m, c, n, p, q)
+    nx, (ny, nz) = tiles_m, ((tiles_c, tiles_t) if problem.role == TAPS else (tiles_t, tiles_c))
+    steps = tiles_g * nx * ny * nz
+    compute = tile_cycles(dataflow.cost(grid, hw), grid, hw) * steps
+    out_bytes = need["accumulator"] * bits(problem.out_kind) // hw.precision.accumulator_bits
+    slots_a, slots_b = hw.buffers.a.slots, hw.buffers.b.slots
+    total_cycles, total_bytes = [], []
+    for swap in (False, True):
+        a_kept, b_kept = (nx * nz, nz) if swap else (nz, ny * nz)
+        a_loads = np.where(a_kept <= slots_a, tiles_g * nx * nz, steps)
+        b_loads = np.where(b_kept <= slots_b, tiles_g * ny * nz, steps)
+        read = a_loads * need["a"] + b_loads * need["b"]
+        written = tiles_g * nx * ny * out_bytes
+        bus_read, bus_write = hw.dram_cycles(read), hw.dram_cycles(written)
+        latency = hw.dram_latency_cycles
+        reading = (bus_read + (a_loads + b_loads) * latency) // hw.dma.read_channels
+        writing = (bus_write + tiles_g * nx * ny * latency) // hw.dma.write_channels
+        ends = hw.dram_cycles(need["a"] + need["b"]) + hw.dram_cycles(out_bytes) + 2 * latency
+        busy = np.maximum(np.maximum(compute, bus_read + bus_write), np.maximum(reading, writing))
+        total_cycles.append(busy + ends)
+        total_bytes.append(read + written)
+    return np.array(total_cycles), np.array(total_bytes)
+
+
+def tile_cycles(cost, grid: TileGrid, hw: Hardware) -> np.ndarray:
+    """Cycles that a tile occupies the array: its own, or those of the busiest buffer port if that is slower."""
+    buffers, busy = hw.buffers, cost.cycles
+    ports = (
+        (cost.a_words * grid.a_bits, buffers.a),
+        (cost.b_words * grid.b_bits, buffers.b),
+        (2 * cost.updates * hw.precision.accumulator_bits, buffers.accumulator),
+        (cost.mask_bits, buffers.mask),
+    )
+    for moved_bits, buffer in ports:
+        busy = np.maximum(busy, ceil_div(moved_bits, 8 * buffer.bytes_per_cycle))
+    return np.where(cost.cycles > 0, busy, 0)
+
+
+def _does_not_fit(footprints, buffers, hw: Hardware) -> CapacityError:
+    """The buffer that even the smallest candidate overflows, or all of them when no single one is to blame."""
+    for key, need in footprints.items():
+        if need.min() > buffers[key].slot_bytes:
+            halves = "half of " if buffers[key].slots == 2 else ""
+            return CapacityError(
+                f"the smallest tile needs {int(need.min())} bytes in buffer {key!r}, but {hw.name} has "
+                f"{buffers[key].slot_bytes} ({halves}{buffers[key].bytes} bytes); "
+                f"raise buffers.{key}.bytes{' or switch off its double buffering' if halves else ''}"
+            )
+    shown = ", ".join(f"{key} {buffer.slot_bytes}" for key, buffer in buffers.items())
+    return CapacityError(f"no tile fits the buffers of {hw.name} together (bytes per slot: {shown})")
+
+
+def tile_starts(total: int, size: int) -> np.ndarray:
+    return np.arange(0, total, size, dtype=np.int64)
+
+
+def tile_extents(total: int, size: int) -> np.ndarray:
+    """Extents of the tiles that cover `total`, the last one ragged."""
+    return np.minimum(size, total - tile_starts(total, size))

@@ -1,0 +1,187 @@
+"""The pipeline: step graph, dataflow and machine in; cycles, work, waiting and energy of every operation out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npusim import _analysis_kernels, catalogue, engine
+from npusim import bounds as lower_bounds
+from npusim import program as tp
+from npusim.counters import COUNTERS
+from npusim.energy import account, load_table
+from npusim.graph import PHASES, StepGraph, describe
+from npusim.mapping.lower import Lowered, lower
+from npusim.verify import verify
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from npusim.dataflow import Dataflow
+    from npusim.energy import EnergyTable
+    from npusim.hardware import Hardware
+
+
+@dataclass(frozen=True)
+class Run:
+    """Result of one simulation. Arrays have one row per operation of `graph`.
+
+    cycles: from the operation's opening fence to its last task. array_cycles: PE array occupied, of which
+    port_stall_cycles only because a buffer port was slower. load_stall, store_stall: the array (or the vector
+    unit) waits for operands, or for its results to leave. drain_cycles: nothing left to compute, results leave.
+    energy_pj: float64 [operations, components].
+    """
+
+    graph: StepGraph
+    hardware: Hardware
+    dataflow: str
+    engine: str
+    lowered: Lowered
+    schedule: engine.Schedule
+    cycles: np.ndarray
+    array_cycles: np.ndarray
+    vector_cycles: np.ndarray
+    port_stall_cycles: np.ndarray
+    load_stall_cycles: np.ndarray
+    store_stall_cycles: np.ndarray
+    dram_cycles: np.ndarray
+    energy_pj: np.ndarray
+    components: tuple[str, ...]
+    table: EnergyTable
+
+    @property
+    def drain_cycles(self) -> np.ndarray:
+        """Cycles at the end of an operation in which only results leave."""
+        busy = self.array_cycles + self.vector_cycles + self.load_stall_cycles + self.store_stall_cycles
+        return self.cycles - busy
+
+    @cached_property
+    def bounds(self) -> np.ndarray:
+        return lower_bounds.bounds(self.lowered.program, self.lowered.counts, self.hardware)
+
+    def count(self, name: str) -> np.ndarray:
+        """One work counter for every operation."""
+        return self.lowered.counts[:, COUNTERS.index(name)]
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """One row per operation: what it is, how it was mapped, cycles, waiting, work and energy (pJ)."""
+        import pandas as pd
+
+        plans = self.lowered.plans
+        head = {
+            "phase": [p.op.phase for p in plans],
+            "name": [p.op.name for p in plans],
+            "kind": [p.op.kind for p in plans],
+            "shape": [describe(p.op.dims) for p in plans],
+            "dataflow": [p.dataflow for p in plans],
+            "tiling": ["; ".join(map(str, p.tilings)) for p in plans],
+            "density": [self._density(p.op) for p in plans],
+            "macs": [p.op.macs for p in plans],
+        }
+        timing = {key: getattr(self, key) for key in TIMING}
+        work = {name: self.count(name) for name in COUNTERS}
+        energy = {f"{name}_pj": self.energy_pj[:, i] for i, name in enumerate(self.components)}
+        frame = pd.DataFrame({**head, **timing, **work, **energy})
+        frame["energy_pj"] = self.energy_pj.sum(axis=1)
+        peak = self.hardware.array.rows * self.hardware.array.cols
+        frame["utilisation"] = frame.macs_done / (frame.cycles * peak).clip(lower=1)
+        return frame
+
+    def phases(self) -> pd.DataFrame:
+        """Sums per phase and for the whole step (row 'step'); numeric columns of `layers`."""
+        import pandas as pd
+
+        frame = self.layers
+        numbers = frame.drop(columns=["phase", "name", "kind", "shape", "dataflow", "tiling", "density", "utilisation"])
+        sums = numbers.groupby(frame.phase).sum().reindex([p for p in PHASES if p in set(frame.phase)])
+        sums = pd.concat([sums, numbers.sum().to_frame("step").T.astype(numbers.dtypes)])
+        peak = self.hardware.array.rows * self.hardware.array.cols
+        sums["utilisation"] = sums.macs_done / (sums.cycles * peak).clip(lower=1)
+        return sums
+
+    def _density(self, op) -> float:
+        masks = self.graph.update_masks if op.phase in ("grad_weight", "update") else self.graph.task_masks
+        return masks[op.param].density if op.param in masks else 1.0
+
+    def verify(self) -> None:
+        """Raise RuntimeError, listing them, when conservation laws or lower bounds do not hold."""
+        found = [f"{name} of {count} operations" for name, count in self._broken_laws().items() if count]
+        if found:
+            raise RuntimeError("the simulation broke its own laws: " + ", ".join(found))
+
+    def _broken_laws(self) -> dict[str, int]:
+        program, ops = self.lowered.program, len(self.cycles)
+        moved = {
+            kind: np.bincount(program.op[program.kind == kind], program.bytes[program.kind == kind], ops)
+            for kind in (tp.LOAD, tp.STORE)
+        }
+        dense = np.array([p.dense_macs for p in self.lowered.plans])
+        done = self.count("macs_done") + self.count("macs_gated") + self.count("macs_skipped")
+        return {
+            "cycles below a lower bound": int((self.cycles[:, None] < self.bounds).sum()),
+            "busy and waiting above cycles": int((self.drain_cycles < 0).sum()),
+            "MACs done, gated and skipped that are not the dense MACs": int((done != dense).sum()),
+            "negative counters": int((self.lowered.counts < 0).any(axis=1).sum()),
+            "DRAM bytes read that no load moved": int((moved[tp.LOAD] != self.count("dram_read_bytes")).sum()),
+            "DRAM bytes written that no store moved": int((moved[tp.STORE] != self.count("dram_write_bytes")).sum()),
+            "cycles that do not sum to the step": int(self.cycles.sum() != self.schedule.cycles),
+        }
+
+
+TIMING = (
+    "cycles", "array_cycles", "vector_cycles", "port_stall_cycles", "load_stall_cycles", "store_stall_cycles",
+    "drain_cycles", "dram_cycles",
+)  # fmt: skip
+
+
+def simulate(
+    graph: StepGraph, hardware: Hardware, dataflow: Dataflow | str = "dense-os", engine_name: str = "fast",
+    energy: str | None = None,
+) -> Run:  # fmt: skip
+    """Simulate one training step of `graph` on `hardware`; `energy` overrides the machine's energy table.
+
+    Raises CatalogueError, ConfigError, CapacityError (user mistakes) and RuntimeError (a broken law).
+    """
+    chosen = catalogue.load_dataflow(dataflow) if isinstance(dataflow, str) else dataflow
+    lowered = lower(graph, chosen, hardware, catalogue.load_dataflow)
+    verify(lowered.program, hardware)
+    schedule = engine.run(lowered.program, engine.unit_capacity(hardware), engine_name)
+    timing = _timing(lowered, schedule)
+    table = load_table(hardware, energy)
+    energy_pj, components = account(lowered.counts, timing["cycles"], hardware, table)
+    run = Run(graph, hardware, chosen.name, engine_name, lowered, schedule,
+              energy_pj=energy_pj, components=components, table=table, **timing)  # fmt: skip
+    run.verify()
+    return run
+
+
+def _timing(lowered: Lowered, schedule: engine.Schedule) -> dict[str, np.ndarray]:
+    program, ops = lowered.program, len(lowered.plans)
+    fences = np.flatnonzero(program.kind == tp.FENCE)
+    opening = fences[np.unique(program.op[fences], return_index=True)[1]]
+    marks = np.append(schedule.end[opening], schedule.cycles)
+
+    def per_op(mask: np.ndarray) -> np.ndarray:
+        total = np.zeros(ops, np.int64)
+        np.add.at(total, program.op[mask], program.cycles[mask])
+        return total
+
+    waiting = sum(
+        _analysis_kernels.waits(
+            program.kind, program.op, program.dep_ptr, program.dep_idx, schedule.start, schedule.end, kind, ops
+        )
+        for kind in (tp.COMPUTE, tp.VECTOR)
+    )
+    return {
+        "cycles": np.diff(marks),
+        "array_cycles": per_op(program.kind == tp.COMPUTE),
+        "vector_cycles": per_op(program.kind == tp.VECTOR),
+        "port_stall_cycles": np.array([p.port_stall_cycles for p in lowered.plans], np.int64),
+        "load_stall_cycles": waiting[:, 0],
+        "store_stall_cycles": waiting[:, 1],
+        "dram_cycles": per_op((program.kind == tp.LOAD) | (program.kind == tp.STORE)),
+    }
