@@ -27,7 +27,12 @@ from npusim.errors import CatalogueError, NpusimError, unknown
 KINDS = ("workloads", "dataflows", "hardware", "energy")
 ENTRY_POINTS = "npusim.dataflows"
 _SINGULAR = {"workloads": "workload", "dataflows": "dataflow", "hardware": "hardware", "energy": "energy table"}
-_SUFFIXES = {"workloads": (".npz", ".csv", ".onnx"), "dataflows": (".py",), "hardware": (".toml",), "energy": (".toml",)}
+_SUFFIXES = {
+    "workloads": (".npz", ".csv", ".onnx"),
+    "dataflows": (".py",),
+    "hardware": (".toml",),
+    "energy": (".toml",),
+}
 
 
 def find(kind: str, name: str | Path) -> Path:
@@ -137,7 +142,9 @@ def _entry_points() -> dict[str, Path]:
         try:
             spec = importlib.util.find_spec(point.module)
         except Exception as error:
-            raise NpusimError(f"entry point {point.name!r} of {ENTRY_POINTS}: {type(error).__name__}: {error}") from error
+            raise NpusimError(
+                f"entry point {point.name!r} of {ENTRY_POINTS}: {type(error).__name__}: {error}"
+            ) from error
         if spec is None or not spec.origin:
             raise NpusimError(f"entry point {point.name!r} of {ENTRY_POINTS}: no module {point.module!r}")
         found[point.name] = Path(spec.origin)

@@ -1,0 +1,1 @@
+"""Energy and area: `account.account` and `area.area` price counters and sizes by an energy table."""

@@ -1,0 +1,116 @@
+"""Area of a machine per component: buffers from CACTI, logic from published synthesis results.
+
+The control of the core, DMA engines, the DRAM interface and the wiring between banks are not counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from npusim.energy import sram
+from npusim.energy.table import EnergyTable
+from npusim.hardware import Buffer, Hardware
+
+BUFFERS = ("a", "b", "accumulator", "mask")
+SRAM_CONFIDENCE = "medium"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A buffer as priced: all banks together."""
+
+    read_pj_per_byte: float
+    write_pj_per_byte: float
+    leakage_mw: float
+    area_mm2: float
+    source: str
+    confidence: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """mm2 per component; `notes` name what was extrapolated."""
+
+    mm2: dict[str, float]
+    node_nm: int
+    sources: dict[str, str]
+    notes: tuple[str, ...]
+
+    @property
+    def total_mm2(self) -> float:
+        return sum(self.mm2.values())
+
+
+def area(hardware: Hardware, table: EnergyTable, figures: sram.SramTable | None = None) -> Area:
+    """Components pe_array, adder_tree, vector, index and sram_<buffer>; logic is divided by its placement density."""
+    formats = hardware.precision
+    placed = {name: um2 / 1e6 / table.logic.placement_density for name, um2 in logic_um2(hardware, table).items()}
+    buffers = memories(hardware, table, figures)
+    rows = {
+        "pe_array": table.row("mac", formats.mac_format),
+        "adder_tree": table.row("adder", formats.accumulator_format),
+        "vector": table.row("vector", formats.accumulator_format),
+        "index": table.index_decode,
+    }
+    return Area(
+        placed | {f"sram_{name}": memory.area_mm2 for name, memory in buffers.items()},
+        table.node_nm,
+        {name: row.source for name, row in rows.items()} | {f"sram_{n}": m.source for n, m in buffers.items()},
+        tuple(f"buffer {name}: {note}" for name, m in buffers.items() for note in m.notes),
+    )
+
+
+def logic_um2(hardware: Hardware, table: EnergyTable) -> dict[str, float]:
+    """Cell area of the logic.
+
+    A PE has a MAC, registers for its two operands and its sum, one more operand when folds overlap, and
+    `pe_registers` words of dY. The adder tree (present with `pe_registers`) joins all PEs: PEs - 1 adders. One index
+    decoder per array row.
+    """
+    array, formats = hardware.array, hardware.precision
+    pes = hardware.peak_macs_per_cycle
+    operands = 3 if array.fold_overlap else 2
+    bits = operands * formats.operand_bits + formats.accumulator_bits + array.pe_registers * formats.gradient_bits
+    pe = table.row("mac", formats.mac_format).area_um2 + bits / 8 * table.register_byte.area_um2
+    adder = table.row("adder", formats.accumulator_format).area_um2
+    lane = table.row("vector", formats.accumulator_format).area_um2
+    return {
+        "pe_array": pes * pe,
+        "adder_tree": (pes - 1) * adder if array.pe_registers else 0.0,
+        "vector": hardware.vector.lanes * lane,
+        "index": array.rows * table.index_decode.area_um2,
+    }
+
+
+def memories(hardware: Hardware, table: EnergyTable, figures: sram.SramTable | None = None) -> dict[str, Memory]:
+    """The four buffers, by name; `figures` spares reading the SRAM table again."""
+    loaded = figures or sram.load()
+    return {name: _memory(name, getattr(hardware.buffers, name), hardware, table, loaded) for name in BUFFERS}
+
+
+def _memory(name: str, buffer: Buffer, hardware: Hardware, table: EnergyTable, figures: sram.SramTable) -> Memory:
+    given = table.sram.buffers.get(name)  # type: ignore[call-overload]
+    if given is not None:
+        return Memory(
+            given.read_pj_per_byte,
+            given.write_pj_per_byte,
+            given.leakage_mw,
+            given.area_mm2,
+            given.source,
+            given.confidence,
+        )
+    word = buffer.bytes_per_cycle / buffer.banks
+    keys = hardware.energy
+    macro = figures.macro(
+        buffer.bytes / buffer.banks, 8 * word, keys.cell, keys.node_nm, table.sram.outside, table.sram.node_rule
+    )
+    return Memory(
+        macro.read_pj / word,
+        macro.write_pj / word,
+        macro.leakage_mw * buffer.banks,
+        macro.area_mm2 * buffer.banks,
+        f"{sram.SOURCE}, {keys.cell} cells at {keys.node_nm} nm",
+        "low" if macro.notes else SRAM_CONFIDENCE,
+        macro.notes,
+    )

@@ -1,0 +1,121 @@
+"""Energy tables: what one action of every kind costs, each number with its source and confidence.
+
+Names of number formats: 'int32', 'fp16', 'fp32'; of multiply-accumulates: 'fp16+fp32' (product + sum). A user's
+table may name another one as `base` and give only what differs: tables are merged key by key, the user's win.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from npusim import catalogue, config
+from npusim.config import Model
+from npusim.errors import ConfigError, closest
+
+Confidence = Literal["high", "medium", "low"]
+ORDER = ("high", "medium", "low")
+Amount = Annotated[float, Field(ge=0, le=1e12)]
+
+
+class Sourced(Model):
+    """Anything that says where it comes from and how far to trust it."""
+
+    source: Annotated[str, Field(min_length=1)]
+    confidence: Confidence
+
+
+class Action(Sourced):
+    """Energy of one action and area of the circuit that does it."""
+
+    pj: Amount
+    area_um2: Amount
+
+
+class Gating(Sourced):
+    """Share of an active MAC's energy that a clock-gated one costs."""
+
+    fraction: Annotated[float, Field(ge=0, le=1)]
+
+
+class Logic(Sourced):
+    """Leakage of logic per area of its cells; share of the placed area that cells fill."""
+
+    leakage_mw_per_mm2: Amount
+    placement_density: Annotated[float, Field(gt=0, le=1)]
+
+
+class BufferRow(Sourced):
+    """A whole buffer given by the user in place of the CACTI figures."""
+
+    read_pj_per_byte: Amount
+    write_pj_per_byte: Amount
+    leakage_mw: Amount
+    area_mm2: Amount
+
+
+class Sram(Model):
+    """What to do outside the CACTI figures, and buffers with numbers of their own (keys a, b, accumulator, mask)."""
+
+    outside: Literal["error", "power-law"] = "error"
+    node_rule: Literal["none", "stillmaker-baas"] = "none"
+    buffers: dict[Literal["a", "b", "accumulator", "mask"], BufferRow] = Field(default_factory=dict)
+
+
+class DramRow(Sourced):
+    """Flat energy of moving one bit, reads and writes alike."""
+
+    pj_per_bit: Amount
+
+
+class EnergyTable(Model):
+    """One table. `register_byte` is one byte written into a register, `index_decode` one mask position found."""
+
+    name: Annotated[str, Field(min_length=1)]
+    node_nm: Annotated[int, Field(ge=3, le=250)]
+    description: str = ""
+    base: str = ""
+    mac: dict[str, Action]
+    adder: dict[str, Action]
+    vector: dict[str, Action]
+    register_byte: Action
+    index_decode: Action
+    gating: Gating
+    logic: Logic
+    sram: Sram
+    dram: dict[str, DramRow]
+
+    def row(self, group: str, key: str) -> Any:
+        """Row `key` of mac, adder, vector or dram; ConfigError lists the rows that exist."""
+        rows: Mapping[str, Sourced] = getattr(self, group)
+        if key not in rows:
+            hint = closest(key, list(rows))
+            raise ConfigError(f"energy table {self.name!r} has no row {group}.{key!r}{hint}; it has: {', '.join(rows)}")
+        return rows[key]
+
+
+def load(name_or_path: str | Path) -> EnergyTable:
+    """The table of a built-in name, a name found through NPUSIM_PATH, or a TOML file; bases are merged in."""
+    path = catalogue.find("energy", name_or_path)
+    return config.validate(EnergyTable, _merged(path, ()), str(path))
+
+
+def _merged(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
+    if path in below:
+        raise ConfigError(f"{path}: base tables form a circle: {' -> '.join(map(str, (*below, path)))}")
+    data = config.read_toml(path)
+    base = data.get("base", "")
+    if not base or not isinstance(base, str):
+        return data
+    return _merge(_merged(catalogue.find("energy", base), (*below, path)), data)
+
+
+def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(old)
+    for key, value in new.items():
+        both = isinstance(value, Mapping) and isinstance(old.get(key), Mapping)
+        merged[key] = _merge(old[key], value) if both else value
+    return merged

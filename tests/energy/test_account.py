@@ -1,0 +1,129 @@
+"""Accounting: every counter priced exactly once, components add up, numbers by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from npusim import hardware
+from npusim.counters import COUNTERS, index
+from npusim.energy import account, area, sram, table
+from npusim.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def figures():
+    return sram.load()
+
+
+@pytest.fixture(scope="module")
+def edge():
+    return hardware.load("edge-16x16")
+
+
+@pytest.fixture(scope="module")
+def numbers(edge):
+    return table.load(edge.energy.table)
+
+
+def one(counter, amount=1):
+    counts = np.zeros((1, len(COUNTERS)), dtype=np.int64)
+    counts[0, index(counter)] = amount
+    return counts
+
+
+NO_TIME = np.zeros(1, dtype=np.int64)
+
+
+@pytest.mark.parametrize("counter", COUNTERS)
+def test_every_counter_is_priced_exactly_once(counter, edge, numbers, figures):
+    priced = account.prices(edge, numbers, figures)
+    assert set(priced.per_count) == set(COUNTERS)
+    energy = account.apply(one(counter, 1000), NO_TIME, edge, priced)
+    booked = {name: pj for name, pj in zip(energy.components, energy.pj[0], strict=True) if pj}
+    expected = priced.per_count[counter]
+    assert booked == ({expected.component: pytest.approx(1000 * expected.pj)} if expected.pj else {})
+    assert (expected.pj == 0) == (counter == "macs_skipped")
+
+
+def test_components_sum_to_the_total(edge, numbers, figures):
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 10**9, size=(50, len(COUNTERS)))
+    cycles = rng.integers(0, 10**9, size=50)
+    energy = account.account(counts, cycles, edge, numbers, figures)
+    priced = energy.prices
+    by_counter = sum(float(counts[:, i].sum()) * priced.per_count[name].pj for i, name in enumerate(COUNTERS))
+    by_time = cycles.sum() / 800e6 * 1e9 * priced.leakage_mw
+    assert energy.total_pj == pytest.approx(by_counter + by_time, rel=1e-12)
+    assert energy.pj.shape == (50, len(account.COMPONENTS))
+    assert (energy.pj >= 0).all()
+
+
+def test_by_hand(edge, numbers, figures):
+    def pj(counter, amount, machine=edge):
+        return account.account(one(counter, amount), NO_TIME, machine, numbers, figures).total_pj
+
+    # fp16+fp32 at 28 nm: 1.04 pJ; gated at a tenth of it; all of it without gating.
+    assert pj("macs_done", 10) == pytest.approx(10.4)
+    assert pj("macs_gated", 10) == pytest.approx(1.04)
+    assert pj("macs_gated", 10, edge.replace(gating=False)) == pytest.approx(10.4)
+    # LPDDR4: 9.2 pJ/bit = 73.6 pJ/byte.
+    assert pj("dram_read_bytes", 32) == pytest.approx(32 * 73.6)
+    # Buffer A: 8 banks of 12 KiB with 16-byte words: 128 bytes are one read of each bank.
+    bank = figures.macro(12 * 1024, 128, "lop", 28)
+    assert pj("a_read_bytes", 128) == pytest.approx(8 * bank.read_pj)
+    assert pj("a_write_bytes", 128) == pytest.approx(8 * bank.write_pj)
+
+
+def test_leakage_by_hand(edge, numbers, figures):
+    counts = np.zeros((2, len(COUNTERS)), dtype=np.int64)
+    energy = account.account(counts, np.array([800, 1600]), edge, numbers, figures)
+    # 800 cycles at 800 MHz are 1000 ns; 1 mW x 1 ns = 1 pJ.
+    logic_mw = sum(area.logic_um2(edge, numbers).values()) / 1e6 * 12.0
+    sram_mw = sum(m.leakage_mw for m in area.memories(edge, numbers, figures).values())
+    leakage = energy.pj[:, account.COMPONENTS.index("leakage")]
+    assert leakage == pytest.approx([1000 * (logic_mw + sram_mw), 2000 * (logic_mw + sram_mw)])
+
+
+def test_no_ops_cost_nothing(edge, numbers, figures):
+    empty = account.account(np.zeros((0, len(COUNTERS)), np.int64), np.zeros(0, np.int64), edge, numbers, figures)
+    assert empty.total_pj == 0
+
+
+def test_low_confidence_and_extrapolation_are_in_the_provenance(edge, numbers, figures):
+    lines = account.account(one("macs_done"), NO_TIME, edge, numbers, figures).provenance()
+    assert lines[0] == "energy table generic-28nm, 28 nm"
+    assert any(line.startswith("dram: IDD4R") and line.endswith("(low confidence)") for line in lines)
+    assert not any(line.startswith("note") for line in lines)
+    mcu = hardware.load("mcu-8x8")
+    priced = account.prices(mcu, table.load(mcu.energy.table), figures)
+    assert len(priced.notes) == 1 and priced.notes[0].startswith("buffer mask: SRAM bank size in bytes = 4096")
+    assert priced.confidence["sram_mask"] == "low" and priced.confidence["sram_a"] == "medium"
+
+
+def test_a_users_buffer_numbers_replace_the_figures(edge, numbers, figures):
+    row = table.BufferRow(
+        read_pj_per_byte=1.0, write_pj_per_byte=2.0, leakage_mw=3.0, area_mm2=4.0, source="ours", confidence="high"
+    )
+    mine = numbers.model_copy(update={"sram": table.Sram(outside="error", buffers={"a": row})})
+    priced = account.prices(edge, mine, figures)
+    assert (priced.per_count["a_read_bytes"].pj, priced.per_count["a_write_bytes"].pj) == (1.0, 2.0)
+    assert priced.sources["sram_a"] == "ours"
+    assert area.area(edge, mine, figures).mm2["sram_a"] == 4.0
+
+
+def test_table_and_machine_must_agree_on_the_node(edge, figures):
+    with pytest.raises(ConfigError) as caught:
+        account.prices(edge, table.load("generic-45nm"), figures)
+    assert str(caught.value) == (
+        "energy table 'generic-45nm' has node_nm = 45, but hardware 'edge-16x16' has energy.node_nm = 28; "
+        "they must agree: change energy.node_nm or choose another table"
+    )
+
+
+@pytest.mark.parametrize("name", ["edge-16x16", "edge-32x32", "mcu-8x8", "server-128x128"])
+def test_every_preset_can_be_priced(name, figures):
+    machine = hardware.load(name)
+    priced = account.prices(machine, table.load(machine.energy.table), figures)
+    assert all(price.pj > 0 for counter, price in priced.per_count.items() if counter != "macs_skipped")
+    assert set(priced.sources) == set(priced.confidence) == set(account.COMPONENTS)
