@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "record_swu"
-MODULES = ("data", "methods", "models", "store", "train")
+MODULES = ("data", "methods", "models", "store", "train", "tables", "run", "record")
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +179,46 @@ def test_masks_survive_the_file(swu, tiny, task, tmp_path):
         assert np.array_equal(update_masks[weight.name], weight.update_mask())
         assert 0 < update_masks[weight.name].sum() < weight.scores.numel()
     assert [path.name for path in tmp_path.iterdir()] == ["masks.npz"]
+
+
+def test_recorded_step_runs_on_masked_weights(swu, tmp_path):
+    """A short real run of the smallest network, its files, and the captured step of its second epoch."""
+    schedule = swu.train.Schedule(epochs=2, decay_epochs=(1,), batch=8, images_per_epoch=16, lr_mask=3e-3)
+    base = swu.run.backbone(tmp_path, "mobilenetv2", 0, schedule)
+    rule = swu.methods.RangeRule(1.0)
+    swu.run.train_method(tmp_path, base, "mobilenetv2", 0, "rotated", "swu", schedule, rule)
+    model, step, task_masks, update_masks = swu.record.build_step(tmp_path, "mobilenetv2", 0, "rotated", 1)
+    weights = swu.models.masked_parameters(model)
+    assert set(weights) == set(task_masks) == set(update_masks)
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
+    scale = model.features[0][1].weight.detach().clone()
+    for name, weight in before.items():
+        assert not weight.numpy()[~task_masks[name]].any(), name
+    assert not all(mask.all() for mask in task_masks.values())
+
+    from npusim import trace
+
+    graph = trace.capture(model, step, grad_masks=update_masks, task_masks=task_masks, method="swu")
+    assert len([op for op in graph.ops if op.phase == "grad_weight" and op.kind == "conv"]) == 52
+    assert {op.param for op in graph.ops if op.kind == "adam"} >= set(weights)
+    assert {name: mask.count for name, mask in graph.update_masks.items()} == {
+        name: int(mask.sum()) for name, mask in update_masks.items()
+    }
+    assert not torch.equal(model.features[0][1].weight, scale)
+    for name, weight in weights.items():
+        assert torch.equal(weight.detach(), before[name]), name
+
+
+def test_finished_runs_are_not_repeated(swu, tmp_path, monkeypatch):
+    schedule = swu.train.Schedule(epochs=1, batch=8, images_per_epoch=8)
+    rule = swu.methods.RangeRule(1.0)
+    arguments = (tmp_path, ("mobilenetv2",), (0,), ("classifier",), schedule, rule)
+    monkeypatch.setattr(swu.run, "FURTHER_TASKS", ("digits59",))
+    monkeypatch.setattr(swu.run, "IMAGE_SIZE", 8)  # the originals' size: only speed matters here
+    swu.run.run_all(*arguments)
+    written = {path: path.read_bytes() for path in (tmp_path / "runs").iterdir()}
+    assert len(written) == 2  # the backbone and one task
+    monkeypatch.setattr(swu.run, "train_network", None)
+    monkeypatch.setattr(swu.run, "train_classifier", None)
+    swu.run.run_all(*arguments)
+    assert {path: path.read_bytes() for path in (tmp_path / "runs").iterdir()} == written
