@@ -12,6 +12,8 @@ The group size g is a power of two, chosen per tile for the fewest cycles: small
 pixels), large g shares fewer X loads and balances better.
 """
 
+from functools import reduce
+
 import numpy as np
 
 from npusim.dataflow import Dataflow, TileCost
@@ -35,12 +37,11 @@ def cost(grid, hardware):
     mask = grid.mask
     if mask is None:
         return unmasked_cost(grid, hardware)
-    best = None
-    for array in arrays(hardware, grid.a_bits, grid.b_bits):
-        cells = reduction_grid(
-            mask.bits, mask.row_start, mask.row_size, mask.column_start, mask.column_size, grid.t.ravel(), array
-        )
-        best = cells if best is None else np.where(cells[..., :1] < best[..., :1], cells, best)
+    where = (mask.bits, mask.row_start, mask.row_size, mask.column_start, mask.column_size, grid.t.ravel())
+    best = reduce(
+        lambda best, other: np.where(other[..., :1] < best[..., :1], other, best),
+        (reduction_grid(*where, array) for array in arrays(hardware, grid.a_bits, grid.b_bits)),
+    )
     cell = dict(zip(REDUCTION_FIELDS, np.moveaxis(best[None], -1, 0), strict=True))
     return TileCost(
         cycles=cell["cycles"],
@@ -50,7 +51,7 @@ def cost(grid, hardware):
         b_words=cell["x_words"],
         updates=cell["decoded_indices"],
         outputs=cell["selected"][..., :1],
-        mask_bits=cell["mask_bits"] + cell["scan_bits"],
+        mask_bits=np.where(cell["cycles"] > 0, cell["mask_bits"] + cell["scan_bits"], 0),
         tree_adds=cell["tree_adds"],
         decodes=cell["decoded_indices"],
         live_rows=live_rows(mask),
@@ -60,22 +61,23 @@ def cost(grid, hardware):
 
 def unmasked_cost(grid, hardware):
     """Every element selected, in closed form: prices candidate tilings."""
-    best = None
-    for array in arrays(hardware, grid.a_bits, grid.b_bits):
-        chunks = -(-grid.t // array.group)
-        blocks = -(-grid.m // array.registers)
-        rows, terms = np.minimum(grid.m, array.registers), np.minimum(grid.t, array.group)
-        batches = -(-grid.columns // array.groups)
-        preload = -(-rows * terms * array.operand_bytes // array.port_a_bytes)
-        load = -(-array.groups * terms * array.operand_bytes // array.port_b_bytes)
-        latency = 2 + array.group.bit_length() - 1
-        cycles = chunks * blocks * (preload + load + batches * np.maximum(rows, load) + latency)
-        updates = grid.m * grid.columns * chunks
-        parts = (cycles, chunks * grid.m * terms, chunks * blocks * grid.columns * terms, updates)
-        found = np.stack(np.broadcast_arrays(*parts))
-        best = found if best is None else np.where(found[0] < best[0], found, best)
-    outputs = grid.m * grid.columns
-    return TileCost(best[0], grid.macs, 0, best[1], best[2], best[3], outputs, decodes=best[3])
+    cycles, a_words, b_words, updates = reduce(
+        lambda best, other: np.where(other[0] < best[0], other, best),
+        (np.stack(np.broadcast_arrays(*_dense(grid, a))) for a in arrays(hardware, grid.a_bits, grid.b_bits)),
+    )
+    return TileCost(cycles, grid.macs, 0, a_words, b_words, updates, grid.m * grid.columns, decodes=updates)
+
+
+def _dense(grid, array):
+    """(cycles, dY words, X words, accumulator updates) of a full mask with this grouping."""
+    chunks, blocks = -(-grid.t // array.group), -(-grid.m // array.registers)
+    rows, terms = np.minimum(grid.m, array.registers), np.minimum(grid.t, array.group)
+    preload = -(-rows * terms * array.operand_bytes // array.port_a_bytes)
+    load = -(-array.groups * terms * array.operand_bytes // array.port_b_bytes)
+    walk = -(-grid.columns // array.groups) * np.maximum(rows, load)
+    cycles = chunks * blocks * (preload + load + walk + array.group.bit_length() + 1)
+    words = chunks * terms
+    return cycles, words * grid.m, words * blocks * grid.columns, grid.m * grid.columns * chunks
 
 
 DATAFLOW = Dataflow(

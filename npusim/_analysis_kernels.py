@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from npusim.jit import njit
 from npusim.program import ACCUMULATOR, FENCE, LOAD, NO_BUFFER, STORE
 
 
-@njit(cache=True)
+@njit
 def waits(kind, op, dep_ptr, dep_idx, start, end, unit_kind, n_ops):
     """Cycles that the unit serving `unit_kind` waits inside each operation, by cause: int64 [n_ops, 2].
 
@@ -33,7 +33,7 @@ def waits(kind, op, dep_ptr, dep_idx, start, end, unit_kind, n_ops):
     return found
 
 
-@njit(cache=True)
+@njit
 def longest_path(cycles, tail, dep_ptr, dep_idx):
     """End of every task if no unit were ever shared: int64[n], a lower bound of every schedule."""
     finish = np.zeros(cycles.size, np.int64)
@@ -45,7 +45,7 @@ def longest_path(cycles, tail, dep_ptr, dep_idx):
     return finish
 
 
-@njit(cache=True)
+@njit
 def first_refill_violation(kind, buffer, slot, dep_ptr, dep_idx):
     """The first task that refills a buffer slot without waiting for the last user of the old content; n if none.
 

@@ -36,7 +36,8 @@ class Comparison:
 
         base = self.baseline.phases()
         return pd.concat(
-            {run.dataflow: _summary(run.phases(), base, run.components) for run in self.runs}, names=["dataflow", "phase"]
+            {run.dataflow: _summary(run.phases(), base, run.energy.components) for run in self.runs},
+            names=["dataflow", "phase"],
         )
 
 

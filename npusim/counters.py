@@ -7,7 +7,6 @@ An array of counts is int64 `[ops, len(COUNTERS)]`, columns in the order of `COU
 | macs_done              | MACs  | multiply-accumulates whose result is used                                  |
 | macs_gated             | MACs  | slots of a running fold whose result no mask wants: clock-gated, no work   |
 | macs_skipped           | MACs  | MACs of the dense operation that never occupied the array (no energy)      |
-| macs_padding           | MACs  | slots of a running fold beyond the edge of the operation (tile edges)      |
 | register_bytes         | bytes | operand and partial-sum bytes written into PE registers                    |
 | adder_tree_adds        | adds  | additions in the adder tree of the reduction-spatial mode                  |
 | a_read_bytes           | bytes | read from buffer A towards the array                                       |
@@ -27,7 +26,7 @@ An array of counts is int64 `[ops, len(COUNTERS)]`, columns in the order of `COU
 from __future__ import annotations
 
 COUNTERS = (
-    "macs_done", "macs_gated", "macs_skipped", "macs_padding", "register_bytes", "adder_tree_adds",
+    "macs_done", "macs_gated", "macs_skipped", "register_bytes", "adder_tree_adds",
     "a_read_bytes", "a_write_bytes", "b_read_bytes", "b_write_bytes",
     "accumulator_read_bytes", "accumulator_write_bytes", "mask_read_bytes", "mask_write_bytes",
     "dram_read_bytes", "dram_write_bytes", "vector_lane_ops", "index_decodes",

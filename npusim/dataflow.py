@@ -3,7 +3,8 @@
 A dataflow is one file that defines `DATAFLOW = Dataflow(...)`. Its `cost` function gets a grid of tiles and
 returns, per tile, what the array does; it decides nothing about buffers, DRAM or order. It must be pure and
 elementwise over the grid: the same function prices candidate tilings (without a mask) and the final tiles.
-Promised to it: every tile fits the buffers. Promised by it: `cycles` is 0 exactly where nothing is computed.
+Promised to it: every tile fits the buffers. Promised by it: `cycles` is 0 exactly where nothing is computed;
+such a tile is dropped with its loads and its mask (one summary bit per tile is taken as given).
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class TileCost:
                   None when all of them
     """
 
-    cycles: Ints
+    cycles: Ints | int
     macs_done: Ints
     macs_gated: Ints | int
     a_words: Ints

@@ -91,7 +91,7 @@ def compacted_output_stationary(grid: TileGrid, hw: Hardware, folds: np.ndarray,
         b_words=cell["sum_columns"] * grid.t,
         updates=cell["selected"],
         outputs=cell["selected"][..., :1],
-        mask_bits=cell["scan_bits"],
+        mask_bits=np.where(cycles > 0, cell["scan_bits"], 0),
         live_rows=live_rows(grid.mask) if skips == "rows" else None,
         live_channels=live_channels(grid.mask, grid.taps) if skips == "channels" else None,
     )

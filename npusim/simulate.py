@@ -12,7 +12,9 @@ from npusim import _analysis_kernels, catalogue, engine
 from npusim import bounds as lower_bounds
 from npusim import program as tp
 from npusim.counters import COUNTERS
-from npusim.energy import account, load_table
+from npusim.energy import table as energy_table
+from npusim.energy.account import Energy, account
+from npusim.engine import Schedule
 from npusim.graph import PHASES, StepGraph, describe
 from npusim.mapping.lower import Lowered, lower
 from npusim.verify import verify
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from npusim.dataflow import Dataflow
-    from npusim.energy import EnergyTable
     from npusim.hardware import Hardware
 
 
@@ -32,7 +33,6 @@ class Run:
     cycles: from the operation's opening fence to its last task. array_cycles: PE array occupied, of which
     port_stall_cycles only because a buffer port was slower. load_stall, store_stall: the array (or the vector
     unit) waits for operands, or for its results to leave. drain_cycles: nothing left to compute, results leave.
-    energy_pj: float64 [operations, components].
     """
 
     graph: StepGraph
@@ -40,7 +40,7 @@ class Run:
     dataflow: str
     engine: str
     lowered: Lowered
-    schedule: engine.Schedule
+    schedule: Schedule
     cycles: np.ndarray
     array_cycles: np.ndarray
     vector_cycles: np.ndarray
@@ -48,9 +48,7 @@ class Run:
     load_stall_cycles: np.ndarray
     store_stall_cycles: np.ndarray
     dram_cycles: np.ndarray
-    energy_pj: np.ndarray
-    components: tuple[str, ...]
-    table: EnergyTable
+    energy: Energy
 
     @property
     def drain_cycles(self) -> np.ndarray:
@@ -84,9 +82,9 @@ class Run:
         }
         timing = {key: getattr(self, key) for key in TIMING}
         work = {name: self.count(name) for name in COUNTERS}
-        energy = {f"{name}_pj": self.energy_pj[:, i] for i, name in enumerate(self.components)}
+        energy = {f"{name}_pj": self.energy.pj[:, i] for i, name in enumerate(self.energy.components)}
         frame = pd.DataFrame({**head, **timing, **work, **energy})
-        frame["energy_pj"] = self.energy_pj.sum(axis=1)
+        frame["energy_pj"] = self.energy.pj.sum(axis=1)
         peak = self.hardware.array.rows * self.hardware.array.cols
         frame["utilisation"] = frame.macs_done / (frame.cycles * peak).clip(lower=1)
         return frame
@@ -151,15 +149,14 @@ def simulate(
     verify(lowered.program, hardware)
     schedule = engine.run(lowered.program, engine.unit_capacity(hardware), engine_name)
     timing = _timing(lowered, schedule)
-    table = load_table(hardware, energy)
-    energy_pj, components = account(lowered.counts, timing["cycles"], hardware, table)
-    run = Run(graph, hardware, chosen.name, engine_name, lowered, schedule,
-              energy_pj=energy_pj, components=components, table=table, **timing)  # fmt: skip
+    table = energy_table.load(energy or hardware.energy.table)
+    spent = account(lowered.counts, timing["cycles"], hardware, table)
+    run = Run(graph, hardware, chosen.name, engine_name, lowered, schedule, energy=spent, **timing)
     run.verify()
     return run
 
 
-def _timing(lowered: Lowered, schedule: engine.Schedule) -> dict[str, np.ndarray]:
+def _timing(lowered: Lowered, schedule: Schedule) -> dict[str, np.ndarray]:
     program, ops = lowered.program, len(lowered.plans)
     fences = np.flatnonzero(program.kind == tp.FENCE)
     opening = fences[np.unique(program.op[fences], return_index=True)[1]]

@@ -30,9 +30,8 @@ def problems(program: tp.TileProgram, hw: Hardware) -> list[str]:
     for code, buffer in enumerate((buffers.a, buffers.b, buffers.accumulator, buffers.mask), start=tp.BUFFER_A):
         fills = program.buffer == code
         for i in np.flatnonzero(fills & (program.footprint > buffer.slot_bytes))[:5]:
-            found.append(
-                f"task {i} puts {program.footprint[i]} bytes into a slot of {buffer.slot_bytes} of {tp.BUFFER_NAMES[code]}"
-            )
+            room = f"a slot of {buffer.slot_bytes} of {tp.BUFFER_NAMES[code]}"
+            found.append(f"task {i} puts {program.footprint[i]} bytes into {room}")
         found += [f"task {i} uses slot {program.slot[i]} of {tp.BUFFER_NAMES[code]}, which has {buffer.slots}"
                   for i in np.flatnonzero(fills & (program.slot >= buffer.slots))[:5]]  # fmt: skip
     if not found:

@@ -3,7 +3,7 @@
 | counters                    | component       | price                                                              |
 |-----------------------------|-----------------|--------------------------------------------------------------------|
 | macs_done                   | mac             | the MAC of the machine's precision                                 |
-| macs_gated, macs_padding    | mac             | the gating fraction of it; all of it when the array does not gate  |
+| macs_gated                  | mac             | the gating fraction of it; all of it when the array does not gate  |
 | macs_skipped                | mac             | 0: they never occupied the array                                   |
 | register_bytes              | register        | one byte written into a register                                   |
 | adder_tree_adds             | adder_tree      | one addition in accumulator precision                              |
@@ -127,7 +127,6 @@ def prices(hardware: Hardware, table: EnergyTable, figures: sram.SramTable | Non
         "macs_done": Price("mac", mac.pj),
         "macs_gated": Price("mac", idle),
         "macs_skipped": Price("mac", 0.0),
-        "macs_padding": Price("mac", idle),
         "register_bytes": Price("register", table.register_byte.pj),
         "adder_tree_adds": Price("adder_tree", adder.pj),
         "vector_lane_ops": Price("vector", vector.pj),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from npusim.jit import njit
 from npusim.program import DMA_READ, DMA_WRITE, DRAM
 
 NO_UNIT = 255
@@ -12,7 +12,7 @@ NO_UNIT = 255
 BUS_DONE, TASK_DONE = 0, 1
 
 
-@njit(cache=True)
+@njit
 def heap_push(heap, base, size, task):
     """Insert `task` into the min-heap heap[base : base + size]; returns the new size."""
     i = size
@@ -26,7 +26,7 @@ def heap_push(heap, base, size, task):
     return size + 1
 
 
-@njit(cache=True)
+@njit
 def heap_pop(heap, base, size):
     """Remove the smallest task; it stays at heap[base + size - 1]. Returns the new size."""
     top = heap[base]
@@ -48,7 +48,7 @@ def heap_pop(heap, base, size):
     return size
 
 
-@njit(cache=True)
+@njit
 def successors(dep_ptr, dep_idx):
     """Reverse the CSR dependencies: successors of task i are idx[ptr[i] : ptr[i + 1]], ascending."""
     n = dep_ptr.size - 1
@@ -67,7 +67,7 @@ def successors(dep_ptr, dep_idx):
     return ptr, idx
 
 
-@njit(cache=True)
+@njit
 def schedule(unit, cycles, tail, dep_ptr, dep_idx, capacity, start, bus, end):
     """Fill `start` (unit granted), `bus` (DRAM bus granted) and `end` of every task; returns tasks ended.
 
@@ -159,7 +159,7 @@ def schedule(unit, cycles, tail, dep_ptr, dep_idx, capacity, start, bus, end):
                     bus[task] = now
                 else:
                     start[task] = now
-                    if u == DMA_READ or u == DMA_WRITE:
+                    if u in (DMA_READ, DMA_WRITE):
                         queued[DRAM] = heap_push(heap, base[DRAM], queued[DRAM], task)
                         continue
                     bus[task] = now

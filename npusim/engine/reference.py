@@ -51,7 +51,7 @@ class Machine:
             self._round = self.env.event()
             self._round._ok, self._round._value = True, None
             self._round.callbacks.append(self._grant)
-            self.env.schedule(self._round, priority=GRANT)
+            self.env.schedule(self._round, priority=GRANT)  # type: ignore[arg-type]
 
     def _grant(self, _: simpy.Event) -> None:
         self._round = None

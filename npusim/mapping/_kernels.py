@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from npusim.jit import njit
 from npusim.program import (
     ACCUMULATOR,
     BUFFER_A,
@@ -24,7 +24,7 @@ MAX_DEPS = 5
 TAG, LOADED, USED, STAMP = range(4)
 
 
-@njit(cache=True)
+@njit
 def _task(tasks, deps, n, kind, cycles, size, buffer, slot, footprint):
     tasks[n, KIND] = kind
     tasks[n, CYCLES] = cycles
@@ -37,7 +37,7 @@ def _task(tasks, deps, n, kind, cycles, size, buffer, slot, footprint):
     return n + 1
 
 
-@njit(cache=True)
+@njit
 def _fetch(tasks, deps, n, state, tag, size, buffer, stamp):
     """Make `tag` present in a slot of `state`; returns (next task, slot). Refills the least recently needed."""
     victim = 0
@@ -54,13 +54,13 @@ def _fetch(tasks, deps, n, state, tag, size, buffer, stamp):
     return n, victim
 
 
-@njit(cache=True)
+@njit
 def _slots(count):
     state = np.full((count, 4), -1, np.int64)
     return state
 
 
-@njit(cache=True)
+@njit
 def emit_tiles(swap, g_class, a_bytes, b_bytes, mask_bytes, out_bytes, out_footprint, cycles, slots):
     """Tasks of one problem: for every group tile, for x, for y (y before x when `swap`), for z: compute (x, y, z).
 
@@ -109,7 +109,7 @@ def emit_tiles(swap, g_class, a_bytes, b_bytes, mask_bytes, out_bytes, out_footp
     return tasks[:n], deps[:n]
 
 
-@njit(cache=True)
+@njit
 def emit_stream(chunks, passes, a_bytes, b_bytes, out_bytes, cycles, slots):
     """Tasks of one vector operation: `passes` sweeps over `chunks` chunks, results stored in the last sweep.
 
@@ -131,8 +131,8 @@ def emit_stream(chunks, passes, a_bytes, b_bytes, out_bytes, cycles, slots):
                 n, sb = _fetch(tasks, deps, n, b, i, b_bytes[i], BUFFER_B, stamp)
             writes = sweep == passes - 1 and out_bytes[i] > 0
             slot = i % slots[2]
-            n = _task(tasks, deps, n, VECTOR, cycles[i], 0,
-                      ACCUMULATOR if writes else NO_BUFFER, slot if writes else 0, out_bytes[i] if writes else 0)  # fmt: skip
+            n = _task(tasks, deps, n, VECTOR, cycles[i], 0, ACCUMULATOR if writes else NO_BUFFER,
+                      slot if writes else 0, out_bytes[i] if writes else 0)  # fmt: skip
             deps[n - 1, 0] = last
             last = n - 1
             if sa >= 0:

@@ -7,10 +7,12 @@ one before has ended. So each operation's cycles are its own, and they sum to th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from npusim import engine
 from npusim import program as tp
 from npusim.counters import COUNTERS
 from npusim.dataflow import Dataflow, MaskGrid, TileCost, TileGrid
@@ -19,7 +21,7 @@ from npusim.folding import ceil_div
 from npusim.graph import MAC_KINDS, TAPS, Conv, Op, StepGraph, describe
 from npusim.mapping import _kernels, vector
 from npusim.mapping.problem import Problem, problems
-from npusim.mapping.tiling import Tiling, choose, rows_needed, tile_cycles, tile_extents, tile_starts
+from npusim.mapping.tiling import Tiling, candidates, image_extents, tile_cycles, tile_extents, tile_starts
 
 if TYPE_CHECKING:
     from npusim.hardware import Hardware
@@ -89,28 +91,54 @@ def _lower_macs(op: Op, mask: Mask | None, dataflow: Dataflow, hw, resolve, buil
         if number:
             builder.fence(index)
         try:
-            tiling, tasks, deps, work, port_stall = _lower_problem(problem, dataflow, hw, used)
+            mapped = _lower_problem(problem, dataflow, hw, used)
         except CapacityError as error:
             raise CapacityError(f"{op.label} ({describe(op.dims)}) with {dataflow.name}: {error}") from None
-        builder.add(tasks, deps, index)
-        tilings.append(tiling)
-        stall += port_stall
+        builder.add(mapped.tasks, mapped.deps, index)
+        tilings.append(mapped.tiling)
+        stall += mapped.port_stall_cycles
         dense += problem.macs
-        for key, value in work.items():
+        for key, value in mapped.counts.items():
             total[key] += value
     return OpPlan(op, dataflow.name, tuple(tilings), stall, dense), total
 
 
-def _lower_problem(problem: Problem, dataflow: Dataflow, hw: Hardware, mask: Mask | None):
-    tiling = choose(problem, dataflow, hw, mask is not None)
+class _Mapped(NamedTuple):
+    """One problem with one tiling: task and dependency tables, work counts, cycles lost to buffer ports."""
+
+    tiling: Tiling
+    tasks: np.ndarray
+    deps: np.ndarray
+    counts: dict[str, int]
+    port_stall_cycles: int
+
+
+@lru_cache(maxsize=1024)
+def _lower_problem(problem: Problem, dataflow: Dataflow, hw: Hardware, mask: Mask | None) -> _Mapped:
+    """The problem with its best tiling: by estimate, or when a mask decides what a tile costs, by simulation."""
+    tried = [
+        _map(problem, tiling, dataflow, hw, mask) for tiling in candidates(problem, dataflow, hw, mask is not None)
+    ]
+    if len(tried) == 1:
+        return tried[0]
+    return min(tried, key=lambda mapped: _cycles_alone(mapped, hw))
+
+
+def _cycles_alone(mapped: _Mapped, hw: Hardware) -> int:
+    builder = _Builder(hw)
+    builder.fence(0)
+    builder.add(mapped.tasks, mapped.deps, 0)
+    return engine.run(builder.program(), engine.unit_capacity(hw)).cycles
+
+
+def _map(problem: Problem, tiling: Tiling, dataflow: Dataflow, hw: Hardware, mask: Mask | None) -> _Mapped:
     tiles = _Tiles(problem, tiling)
     grid = tiles.grid(problem, hw, mask)
     cost = _empty_cost(grid) if problem.taps == 0 else dataflow.cost(grid, hw)
     busy = np.broadcast_to(tile_cycles(cost, grid, hw), tiles.shape)
     tasks, deps = _emit(problem, tiling, tiles, cost, busy, hw, mask)
-    weight = tiles.multiplicity
-    stall = int(((busy - np.broadcast_to(cost.cycles, tiles.shape)) * weight).sum())
-    return tiling, tasks, deps, _counts(problem, cost, tiles, hw), stall
+    waiting = (busy - np.broadcast_to(cost.cycles, tiles.shape)) * tiles.multiplicity
+    return _Mapped(tiling, tasks, deps, _counts(problem, cost, tiles, hw), int(waiting.sum()))
 
 
 class _Tiles:
@@ -120,17 +148,17 @@ class _Tiles:
         self.g, self.g_class = np.unique(tile_extents(problem.groups, tiling.g), return_inverse=True)
         self.m, self.m_start = tile_extents(problem.m, tiling.m), tile_starts(problem.m, tiling.m)
         self.c, self.c_start = tile_extents(problem.c, tiling.c), tile_starts(problem.c, tiling.c)
-        n, p, q = (tile_extents(total, size) for total, size in
-                   ((problem.n, tiling.n), (problem.p, tiling.p), (problem.q, tiling.q)))  # fmt: skip
-        rows = rows_needed(tile_starts(problem.p, tiling.p), p, problem.stride[0], problem.start[0], problem.extent[0], problem.h)
-        cols = rows_needed(tile_starts(problem.q, tiling.q), q, problem.stride[1], problem.start[1], problem.extent[1], problem.w)
+        n = tile_extents(problem.n, tiling.n)
+        p = tile_extents(problem.p, tiling.p)
+        q = tile_extents(problem.q, tiling.q)
+        rows, cols = image_extents(problem, 0, tiling.p), image_extents(problem, 1, tiling.q)
         pixels = n[:, None, None] * p[None, :, None] * q[None, None, :]
         self.pixels = pixels.ravel()
         self.region = (n[:, None, None] * rows[None, :, None] * cols[None, None, :]).ravel()
         self.t, self.t_class = np.unique(self.pixels, return_inverse=True)
         self.shape = (self.g.size, self.m.size, self.c.size, self.t.size)
-        self.multiplicity = (
-            np.bincount(self.g_class).reshape(-1, 1, 1, 1) * np.bincount(self.t_class).reshape(1, 1, 1, -1)
+        self.multiplicity = np.bincount(self.g_class).reshape(-1, 1, 1, 1) * np.bincount(self.t_class).reshape(
+            1, 1, 1, -1
         )
 
     def grid(self, problem: Problem, hw: Hardware, mask: Mask | None) -> TileGrid:

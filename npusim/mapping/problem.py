@@ -18,9 +18,6 @@ from dataclasses import dataclass
 from npusim.graph import PIXELS, TAPS, Conv, Gemm, Op
 
 
-
-
-
 @dataclass(frozen=True, slots=True)
 class Problem:
     """`groups` equal products. role PIXELS: out[M, T] reduces C*taps; role TAPS: out[M, C*taps] reduces T.
@@ -83,12 +80,9 @@ def _grad_input(d: Conv) -> list[Problem]:
     for rows in _residues(d.h, d.r, d.stride[0], d.padding[0], d.dilation[0]):
         for columns in _residues(d.w, d.s, d.stride[1], d.padding[1], d.dilation[1]):
             (height, taps_r, start_r, extent_r), (width, taps_s, start_s, extent_s) = rows, columns
-            parts.append(
-                Problem(
-                    PIXELS, d.groups, d.c // d.groups, d.k // d.groups, taps_r * taps_s, d.n, height, width, d.p, d.q,
-                    (1, 1), (start_r, start_s), (extent_r, extent_s), "weight", "gradient", "gradient",
-                )  # fmt: skip
-            )
+            shape = (d.groups, d.c // d.groups, d.k // d.groups, taps_r * taps_s, d.n, height, width, d.p, d.q)
+            window = ((1, 1), (start_r, start_s), (extent_r, extent_s))
+            parts.append(Problem(PIXELS, *shape, *window, "weight", "gradient", "gradient"))
     return parts
 
 

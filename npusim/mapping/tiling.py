@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from npusim.hardware import Hardware
 
 
+MASKED_CANDIDATES = 8
+
+
 @dataclass(frozen=True, slots=True)
 class Tiling:
     """Extents of a full tile: g groups, m rows, c channels, n x p x q pixels. `swap`: the m loop runs inside."""
@@ -39,19 +42,25 @@ class Tiling:
         return f"g{self.g} m{self.m} c{self.c} n{self.n} p{self.p} q{self.q} ({order})"
 
 
-def rows_needed(first, count, stride: int, start: int, extent: int, size: int):
-    """Rows (or columns) of the B image that output rows [first, first + count) read, clipped to the image."""
+def image_extents(problem: Problem, axis: int, size: int) -> np.ndarray:
+    """Rows (axis 0) or columns (axis 1) of the B image that each tile of `size` output positions reads, clipped."""
+    stride, extent = problem.stride[axis], problem.extent[axis]
+    total, image = ((problem.p, problem.h), (problem.q, problem.w))[axis]
+    first, count = tile_starts(total, size), tile_extents(total, size)
     if extent < stride:
-        return np.minimum(count * extent, size)
-    low = np.clip(first * stride + start, 0, size)
-    high = np.clip((first + count - 1) * stride + start + extent, 0, size)
+        return np.minimum(count * extent, image)
+    low = np.clip(first * stride + problem.start[axis], 0, image)
+    high = np.clip((first + count - 1) * stride + problem.start[axis] + extent, 0, image)
     return np.maximum(high - low, 1)
 
 
 @lru_cache(maxsize=4096)
-def choose(problem: Problem, dataflow: Dataflow, hw: Hardware, masked: bool) -> Tiling:
-    """The tiling of `problem`; `masked`: the mask of each output tile must fit the mask buffer.
+def candidates(problem: Problem, dataflow: Dataflow, hw: Hardware, masked: bool) -> tuple[Tiling, ...]:
+    """Tilings of `problem` that fit, the best estimate first; one, or with `masked` up to MASKED_CANDIDATES.
 
+    A mask shrinks tiles in ways that the estimate cannot see (rows of one tile are packed together, those of two
+    are not), so the candidates differ in their rows or channels and the caller tries each. With `masked` the
+    mask of an output tile must fit the mask buffer.
     Raises CapacityError that names the buffer, the bytes needed and present.
     """
     g, m, c, n, p, q = _candidates(problem)
@@ -64,9 +73,15 @@ def choose(problem: Problem, dataflow: Dataflow, hw: Hardware, masked: bool) -> 
         raise _does_not_fit(footprints, buffers, hw)
     g, m, c, n, p, q = (column[fits] for column in (g, m, c, n, p, q))
     cycles, traffic = _estimate(problem, dataflow, hw, g, m, c, n, p, q)
-    best = np.unravel_index(np.lexsort((traffic.ravel(), cycles.ravel()))[0], cycles.shape)
-    i = best[1]
-    return Tiling(int(g[i]), int(m[i]), int(c[i]), int(n[i]), int(p[i]), int(q[i]), bool(best[0]))
+    found: dict[tuple[str, int], Tiling] = {}
+    for order in np.lexsort((traffic.ravel(), cycles.ravel())):
+        swap, i = divmod(int(order), g.size)
+        if cycles[swap, i] > 2 * cycles.min() or len(set(found.values())) >= (MASKED_CANDIDATES if masked else 1):
+            break
+        tiling = Tiling(int(g[i]), int(m[i]), int(c[i]), int(n[i]), int(p[i]), int(q[i]), bool(swap))
+        for key in (("m", tiling.m), ("c", tiling.c)):
+            found.setdefault(key, tiling)
+    return tuple(dict.fromkeys(found.values()))
 
 
 def _sizes(total: int) -> list[int]:

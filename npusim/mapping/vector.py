@@ -1,22 +1,22 @@
 """Elementwise operations: how often they read their inputs and what they cost per element.
 
-| kind         | phase      | sweeps | lane operations per element                                                     |
+| kind         | phase      | sweeps | lane operations per element |
 |--------------|------------|--------|---------------------------------------------------------------------------------|
-| batch_norm   | forward    | 2      | sweep 1: sum, sum of squares (2); sweep 2: scale and shift (1)                    |
-| batch_norm   | grad_input | 2      | sweep 1: xhat, sum dY, sum dY*xhat (3); sweep 2: a*dY + b*xhat + c (2)           |
-| layer_norm   |            | 2      | as batch_norm                                                                   |
-| activation   |            | 1      | 1                                                                               |
-| add, mul     |            | 1      | 1                                                                               |
-| softmax      | forward    | 2      | sweep 1: maximum (1); sweep 2: exponent, sum, divide (3)                          |
-| softmax      | grad_input | 2      | sweep 1: dot product (1); sweep 2: subtract, multiply (2)                         |
-| softmax_loss |            | 2      | as softmax, and the subtraction of the target                                   |
-| bias_grad    |            | 1      | 1 (sum)                                                                         |
-| pool         | forward    | 1      | R*S per output (window comparisons or sums)                                     |
-| pool         | grad_input | 1      | R*S per output (scatter)                                                        |
-| sgd          |            | 1      | 1 (W -= lr*dW)                                                                  |
-| momentum     |            | 1      | 2 (V = mu*V + dW; W -= lr*V)                                                    |
-| adam         |            | 1      | 10 (two moving averages 4, two bias corrections 2, root, add, divide, update)   |
-| elementwise  |            | 1      | the operation's own `lane_ops`                                                  |
+| batch_norm   | forward    | 2      | sweep 1: sum, sum of squares (2); sweep 2: scale and shift (1) |
+| batch_norm   | grad_input | 2      | sweep 1: xhat, sum dY, sum dY*xhat (3); sweep 2: a*dY + b*xhat + c (2) |
+| layer_norm   |            | 2      | as batch_norm |
+| activation   |            | 1      | 1 |
+| add, mul     |            | 1      | 1 |
+| softmax      | forward    | 2      | sweep 1: maximum (1); sweep 2: exponent, sum, divide (3) |
+| softmax      | grad_input | 2      | sweep 1: dot product (1); sweep 2: subtract, multiply (2) |
+| softmax_loss |            | 2      | as softmax, and the subtraction of the target |
+| bias_grad    |            | 1      | 1 (sum) |
+| pool         | forward    | 1      | R*S per output (window comparisons or sums) |
+| pool         | grad_input | 1      | R*S per output (scatter) |
+| sgd          |            | 1      | 1 (W -= lr*dW) |
+| momentum     |            | 1      | 2 (V = mu*V + dW; W -= lr*V) |
+| adam         |            | 1      | 10 (two moving averages 4, two bias corrections 2, root, add, divide, update) |
+| elementwise  |            | 1      | the operation's own `lane_ops` |
 
 Counted from the formulas of the operations, one fused multiply-add as one lane operation.
 """
