@@ -42,13 +42,14 @@ def conv_dims(call: Call, x: torch.Tensor, w: torch.Tensor, options: tuple[Any, 
         what = "transposed" if transposed else f"{w.dim() - 2}-D"
         where = call.where or "the step"
         raise CaptureError(f"{where} runs a {what} convolution; only 1-D and 2-D convolutions are known")
-    if w.dim() == 3:
-        n, (c, width), (k, _, s) = (x.shape[0] if x.dim() == 3 else 1), x.shape[-2:], w.shape
-        extra = {"stride": (1, int(stride[0])), "padding": (0, int(padding[0])), "dilation": (1, int(dilation[0]))}
-        return Conv(int(n), int(c), 1, int(width), int(k), 1, int(s), groups=int(groups), **extra)  # type: ignore[arg-type]
-    n, (c, h, width), (k, _, r, s) = (x.shape[0] if x.dim() == 4 else 1), x.shape[-3:], w.shape
-    sizes = (int(v) for v in (n, c, h, width, k, r, s))
-    return Conv(*sizes, stride=pair(stride), padding=pair(padding), dilation=pair(dilation), groups=int(groups))
+    flat = w.dim() == 3
+    batched = x.dim() == w.dim()
+    n = int(x.shape[0]) if batched else 1
+    c, *extent = (int(v) for v in (x.shape[1:] if batched else x.shape))
+    k, _, *taps = (int(v) for v in w.shape)
+    (h, width), (r, s) = ((1, *extent), (1, *taps)) if flat else (extent, taps)
+    steps, around, apart = (((1, int(v[0])) if flat else pair(v)) for v in (stride, padding, dilation))
+    return Conv(n, c, h, width, k, r, s, steps, (0, around[1]) if flat else around, apart, int(groups))
 
 
 def _remember(rec: Recorder, call: Call, forward: Forward) -> None:

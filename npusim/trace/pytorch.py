@@ -55,7 +55,7 @@ def capture(
     """
     check_torch()
     rec = Recorder(model, name or type(model).__name__, observe)
-    with _recording(rec, model):
+    with recording(rec, model):
         step()
     return finish(rec, model, grad_masks, task_masks, {"method": method, "batch": batch})
 
@@ -131,7 +131,7 @@ def _unpatched(mode: _Mode) -> Any:
 
 
 @contextmanager
-def _recording(rec: Recorder, model: torch.nn.Module) -> Any:
+def recording(rec: Recorder, model: torch.nn.Module) -> Any:
     """Follow module calls, optimizer steps and operations."""
     mode = _Mode(rec)
 
@@ -155,7 +155,7 @@ def _recording(rec: Recorder, model: torch.nn.Module) -> Any:
         stack.callback(register_optimizer_step_pre_hook(before).remove)
         stack.callback(register_optimizer_step_post_hook(after).remove)
         stack.enter_context(mode)
-        yield
+        yield mode
 
 
 def record_optimizer(rec: Recorder, optimizer: torch.optim.Optimizer) -> None:

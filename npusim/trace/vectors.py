@@ -86,9 +86,7 @@ def _initialises(call: Call, base: str) -> bool:
     return base in ("zero", "fill", "bernoulli", "uniform", "normal", "random", "_foreach_zero")
 
 
-def _forward(
-    rec: Recorder, call: Call, base: str, operands: list[torch.Tensor], outputs: list[torch.Tensor]
-) -> None:
+def _forward(rec: Recorder, call: Call, base: str, operands: list[torch.Tensor], outputs: list[torch.Tensor]) -> None:
     role = _result_role(rec, operands, outputs)
     if role != "activation":
         _parameter_work(rec, call, base, role, operands, outputs)
@@ -164,13 +162,16 @@ def _parameter_work(
 ) -> None:
     """Work on weights, masks or weight gradients: phase aux, but a plain W -= lr * dW is an update."""
     owners = rec.owners(operands)
+    param = rec.masked_parameter(owners)
     target = rec.known(outputs[0])
     in_place = call.mutates and target is not None and target.name in rec.parameters
     updates = in_place and role == "weight_gradient"
     kind = "sgd" if updates else {"mul": "mul", "add": "add"}.get(base, "elementwise")
     if kind in ("add", "mul") and len([v for v in operands if v.dim()]) < 2:
         kind = "elementwise"
-    name = rec.op_name(base.strip("_"), aux=True)
+    module, short = param.rpartition(".")[0], base.strip("_")
+    inside = rec.frames[-1].path or not module
+    name = rec.op_name(short, aux=True) if inside else rec.unique(f"{module}.{short}")
     inputs = [rec.use(v, "mask", f"{name}:mask") for v in operands if v.dim() or rec.known(v)]
     elements = sum(int(v.numel()) for v in outputs) if len(outputs) > 1 else _elements(operands, outputs)
     names = []
@@ -184,7 +185,6 @@ def _parameter_work(
         grad_of = rec.tensors[known.name].grad_of if known and known.name in rec.tensors else ""
         names.append(rec.produce(value, label, role, grad_of, own))
     phase = "update" if updates else "aux"
-    param = rec.masked_parameter(owners)
     dims = Vector(elements, 1 if kind == "elementwise" else 0)
     op = rec.emit(name, phase, kind, dims, dict.fromkeys(inputs), names, param)
     if call.sequence is not None:
@@ -353,4 +353,3 @@ def pooled(size: int, window: int, stride: int, padding: int, ceil: bool) -> int
 def adaptive_pool(n: int, c: int, h: int, w: int, p: int, q: int) -> Pool:
     """Pooling whose windows follow the input size."""
     return Pool(n, c, h, w, p, q, -(-h // p), -(-w // q), (max(h // p, 1), max(w // q, 1)), adaptive=True)
-
