@@ -1,0 +1,106 @@
+"""Speed and memory of npusim on this machine: a table of measurements, printed and written as CSV.
+
+    python benchmarks/bench.py [--out results/bench.csv]
+
+Every row says what was measured, how often, and the target where there is one. Warm means that kernels are compiled
+and loaded; times are wall-clock seconds of one process on a possibly shared machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from npusim import catalogue, engine, hardware
+from npusim.mapping import lower as lowering
+from npusim.simulate import simulate
+from npusim.trace import read
+from npusim.trace.reshape import reshape
+
+FIELDS = ("what", "value", "unit", "target", "runs")
+
+
+def timed(action: Callable[[], object], runs: int = 3) -> float:
+    """Median wall-clock seconds of `action` after one warm-up."""
+    action()
+    seconds = []
+    for _ in range(runs):
+        begin = time.perf_counter()
+        action()
+        seconds.append(time.perf_counter() - begin)
+    return float(np.median(seconds))
+
+
+def forget() -> None:
+    """Drop cached mappings, so that a repeated simulation lowers again."""
+    from npusim.mapping import tiling
+
+    lowering._lower_problem.cache_clear()
+    tiling.candidates.cache_clear()
+
+
+def measure() -> Iterator[tuple[str, float, str, str, int]]:
+    step = reshape(read(catalogue.find("workloads", "resnet18-swu/middle")), 224)
+    hw = hardware.load("edge-16x16")
+    for dataflow in ("dense-os", "reduction-spatial"):
+
+        def cold(name: str = dataflow) -> None:
+            forget()
+            simulate(step, hw, name)
+
+        yield f"ResNet-18 224 px step, {dataflow}, fast engine, warm, mappings not cached", timed(cold), "s", "< 1", 3
+        yield f"ResNet-18 224 px step, {dataflow}, mappings cached", timed(lambda: simulate(step, hw, dataflow)), "s", "", 3
+    lowered = lowering.lower(step, catalogue.load_dataflow("dense-os"), hw, catalogue.load_dataflow)
+    capacity, tasks = engine.unit_capacity(hw), lowered.program.kind.size
+    fast = timed(lambda: engine.run(lowered.program, capacity), 5)
+    slow = timed(lambda: engine.run(lowered.program, capacity, "simpy"), 1)
+    yield "tasks of that step", tasks, "tasks", "", 1
+    yield "fast engine", tasks / fast, "tasks/s", "", 5
+    yield "SimPy engine, same program", slow, "s", "< 60", 1
+    yield "fast engine against SimPy", slow / fast, "times", "", 1
+    yield "peak memory of all this", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MiB", "< 1024", 1
+    yield "npusim --help, CPU", start_up(), "s", "< 0.3", 5
+
+
+def start_up(runs: int = 5) -> float:
+    """Median CPU seconds of `npusim --help`."""
+    seconds = []
+    for _ in range(runs):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "npusim", "--help"], check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return float(np.median(seconds))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("results/bench.csv"))
+    out = parser.parse_args().out
+    rows = []
+    for row in measure():
+        rows.append(row)
+        what, value, unit, target, _ = row
+        print(f"{what:70s} {value:14.4g} {unit:8s} {'target ' + target if target else ''}", flush=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow((*FIELDS, "machine", "python", "numba"))
+        import numba
+
+        writer.writerows((*row, platform.processor() or platform.machine(), platform.python_version(), numba.__version__)
+                         for row in rows)  # fmt: skip
+    print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    main()
