@@ -1,0 +1,76 @@
+"""The `npusim` command. Every subcommand imports what it needs when it runs, so that help is quick.
+
+Exit codes: 0 done; 1 a simulation broke its own laws or bounds; 2 the user's mistake, one message on stderr;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from npusim.cli import browse, runs, traces
+
+FIRST_STEPS = """npusim simulates one training step on a neural processing unit.
+
+Start here:
+  npusim list workloads                 what can be simulated
+  npusim run WORKLOAD                   cycles and energy, layer by layer
+  npusim compare WORKLOAD --out report  several dataflows held against each other, with plots
+  npusim --help                         all commands
+"""
+
+app = typer.Typer(
+    name="npusim",
+    help="Cycle-level simulation of neural processing units for training on the device.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("run")(runs.run)
+app.command("compare")(runs.compare)
+app.add_typer(traces.app, name="trace")
+app.command("list")(browse.list_names)
+app.command("show")(browse.show)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from npusim import __version__
+
+        print(f"npusim {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(FIRST_STEPS, end="")
+
+
+def main() -> None:
+    """Run the command line; failures become one message and an exit code."""
+    from npusim.errors import NpusimError
+
+    try:
+        app()
+    except NpusimError as error:
+        _fail(str(error), 2)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+
+
+def _fail(message: str, code: int) -> None:
+    from npusim.text import clean
+
+    print(f"npusim: {clean(message, keep=chr(10))}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,189 @@
+"""`npusim list` and `npusim show`: what the catalogues hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from npusim.cli import options
+
+KINDS = ("workloads", "dataflows", "hardware", "energy")
+SINGULAR = {"workload": "workloads", "dataflow": "dataflows"}
+
+
+def _kind(value: str) -> str:
+    """Singular or plural of a kind as its catalogue's name."""
+    kind = SINGULAR.get(value, value)
+    if kind not in KINDS:
+        from npusim.errors import closest
+        from npusim.text import clean
+
+        raise typer.BadParameter(f"{clean(value)!r}{closest(value, list(KINDS))}; known: {', '.join(KINDS)}")
+    return kind
+
+
+Kind = Annotated[
+    str,
+    typer.Argument(
+        metavar="KIND", help="workloads, dataflows, hardware or energy.", callback=_kind,
+        autocompletion=lambda incomplete: [kind for kind in KINDS if kind.startswith(incomplete)],
+    ),
+]  # fmt: skip
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `npusim list` shows, or a file.")]
+
+
+def list_names(kind: Kind, json: options.Json = False) -> None:
+    """List the workloads, dataflows, machines or energy tables that can be named.
+
+    \b
+    Example:
+      npusim list dataflows
+    """
+    from npusim import catalogue, report
+    from npusim.text import clean
+
+    rows = [(clean(name), _about(kind, name)) for name in catalogue.names(kind)]
+    if json:
+        print(report.json_text([{"name": name, "about": about} for name, about in rows]), end="")
+        return
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, about in rows:
+        print(f"{name:{width}s}  {about}".rstrip())
+
+
+def _about(kind: str, name: str) -> str:
+    """One line about an entry; a file that cannot be read says so and does not hide the others."""
+    from npusim import catalogue
+    from npusim.errors import NpusimError
+    from npusim.text import clean
+
+    def of_workload() -> str:
+        return clean(catalogue.find("workloads", name).name)
+
+    def of_hardware() -> str:
+        from npusim import hardware
+
+        return str(hardware.load(name)).partition(": ")[2]
+
+    def of_energy() -> str:
+        from npusim.energy import table
+
+        found = table.load(name)
+        return f"{found.node_nm} nm; {found.description}".rstrip("; ")
+
+    about: Mapping[str, Callable[[], str]] = {
+        "workloads": of_workload,
+        "dataflows": lambda: catalogue.load_dataflow(name).summary,
+        "hardware": of_hardware,
+        "energy": of_energy,
+    }
+    try:
+        return clean(about[kind]())
+    except NpusimError as error:
+        return f"cannot be read: {clean(error)}"
+
+
+def show(kind: Kind, name: Name, json: options.Json = False) -> None:
+    """Show everything about one workload, dataflow, machine or energy table.
+
+    \b
+    Example:
+      npusim show hardware edge-16x16
+    """
+    from npusim.report import json_text
+    from npusim.text import clean
+
+    value, lines = {
+        "workloads": _workload,
+        "dataflows": _dataflow,
+        "hardware": _hardware,
+        "energy": _energy,
+    }[kind](name)
+    if json:
+        print(json_text(value), end="")
+        return
+    for line in lines:
+        print(clean(line))
+
+
+def _hardware(name: str) -> tuple[Any, list[str]]:
+    from npusim import hardware
+
+    machine = hardware.load(name)
+    value = machine.model_dump()
+    leaves = [(key, shown) for key, shown in _leaves(value) if key not in ("name", "description", "source")]
+    return value, [str(machine), machine.description, f"source: {machine.source}", "", *_aligned(leaves)]
+
+
+def _dataflow(name: str) -> tuple[Any, list[str]]:
+    import sys
+
+    from npusim import catalogue
+
+    flow = catalogue.load_dataflow(name)
+    value = {
+        "name": flow.name,
+        "summary": flow.summary,
+        "phases": list(flow.phases),
+        "mask structures that save cycles": list(flow.structures),
+        "fallback": flow.fallback,
+        "grouped convolutions": flow.grouped,
+    }
+    shown = [(key, ", ".join(v) or "none" if isinstance(v, list) else v or "none") for key, v in value.items()]
+    module = sys.modules.get(getattr(flow.cost, "__module__", ""))
+    document = (getattr(module, "DATAFLOW", None) is flow and module.__doc__) or ""
+    return value, [*_aligned([(k, "yes" if v is True else v) for k, v in shown]), "", *document.strip().splitlines()]
+
+
+def _energy(name: str) -> tuple[Any, list[str]]:
+    from npusim.energy import table
+
+    found = table.load(name)
+    value = found.model_dump()
+    lines = [f"{found.name}: {found.node_nm} nm. {found.description}", ""]
+    for key, row in _rows(value):
+        amounts = ", ".join(f"{k} = {v:g}" for k, v in row.items() if isinstance(v, int | float))
+        lines += [f"{key}: {amounts} ({row['confidence']} confidence)", f"    {row['source']}"]
+    return value, lines
+
+
+def _workload(name: str) -> tuple[Any, list[str]]:
+    from npusim import catalogue, text
+    from npusim.graph import PHASES
+    from npusim.trace import read
+
+    graph = read(catalogue.find("workloads", name))
+    phases = {p: graph.phase(p) for p in PHASES if graph.phase(p)}
+    lines = [f"{graph.name}: {len(graph.ops)} operations, {len(graph.tensors)} tensors", ""]
+    rows = [(p, f"{len(ops)} operations, {text.count(sum(op.macs for op in ops))} MACs") for p, ops in phases.items()]
+    lines += _aligned(rows)
+    for title, masks in (("task masks", graph.task_masks), ("update masks", graph.update_masks)):
+        lines += ["", f"{title}: {len(masks) or 'none'}"]
+        lines += ["  " + line for line in _aligned([
+            (key, f"{text.percent(m.density):>7s} of {'x'.join(map(str, m.shape))}") for key, m in masks.items()
+        ])]  # fmt: skip
+    lines += ["", *_aligned(_leaves(dict(graph.meta)))]
+    return graph.as_dict(), lines
+
+
+def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found = []
+    for key, part in value.items():
+        found += _leaves(part, f"{prefix}{key}.") if isinstance(part, Mapping) else [(f"{prefix}{key}", part)]
+    return found
+
+
+def _rows(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Mapping[str, Any]]]:
+    """Tables that name a source, with their key paths."""
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for key, part in value.items():
+        if isinstance(part, Mapping):
+            found += [(f"{prefix}{key}", part)] if "source" in part else _rows(part, f"{prefix}{key}.")
+    return found
+
+
+def _aligned(rows: list[tuple[str, Any]]) -> list[str]:
+    width = max((len(key) for key, _ in rows), default=0)
+    return [f"{key:{width}s}  {value}" for key, value in rows]

@@ -1,0 +1,92 @@
+"""`npusim trace show | reshape | capture`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from npusim.cli import options
+
+app = typer.Typer(
+    help="Look at traces of training steps, re-shape them, make them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+CAPTURE = """A trace is captured from a PyTorch training script (pip install "npusim[torch]"):
+
+  import npusim.trace
+
+  def step():                        # one whole training step, as the script runs it
+      optimizer.zero_grad()
+      loss = torch.nn.functional.cross_entropy(model(images), labels)
+      loss.backward()
+      optimizer.step()
+
+  graph = npusim.trace.capture(model, step)       # grad_masks={parameter name: 0/1 tensor} for selective updates
+  npusim.trace.write(graph, "my-step.npz")
+
+Then:
+  npusim trace show my-step.npz
+  npusim compare my-step.npz --out report
+"""
+
+
+@app.command("show")
+def show(trace: options.Workload, json: options.Json = False) -> None:
+    """Print a step as a table: phases, kinds, shapes, masks.
+
+    \b
+    Example:
+      npusim trace show resnet18-swu
+    """
+    from npusim import catalogue
+    from npusim.trace import read
+
+    graph = read(catalogue.find("workloads", trace))
+    if json:
+        from npusim.report import json_text
+
+        print(json_text(graph.as_dict()), end="")
+        return
+    from npusim.text import clean
+    from npusim.trace.show import render
+
+    print(clean(render(graph), keep="\n"))
+
+
+@app.command("reshape")
+def reshape(
+    source: Annotated[str, typer.Argument(metavar="IN", help="A trace file or the name of a workload.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The trace file to write.")],
+    input_size: options.InputSize = None,
+    batch: options.Batch = None,
+) -> None:
+    """Write a trace with another image size or batch; its masks stay.
+
+    \b
+    Example:
+      npusim trace reshape resnet18-swu resnet18-224.npz --input-size 224
+    """
+    if input_size is None and batch is None:
+        raise typer.BadParameter("give --input-size, --batch or both", param_hint="reshape")
+    from npusim import atomic, catalogue, trace
+    from npusim.cli.output import hint
+    from npusim.trace.reshape import reshape as reshaped
+
+    atomic.check(target.parent)
+    trace.write(reshaped(trace.read(catalogue.find("workloads", source)), input_size, batch), target)
+    hint(f"written: {target}")
+
+
+@app.command("capture")
+def capture() -> None:
+    """Print how a trace is captured from a PyTorch script.
+
+    \b
+    Example:
+      npusim trace capture
+    """
+    print(CAPTURE, end="")

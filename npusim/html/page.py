@@ -1,0 +1,180 @@
+"""The report of a comparison: one HTML file that needs nothing else.
+
+Whatever comes from outside (names of steps, operations, dataflows, sources) is cleaned and escaped; the page's
+policy allows no network.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib import resources
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from npusim import plot, report, text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from npusim.compare import Comparison
+    from npusim.simulate import Run
+
+ALTERNATIVE = {
+    "speedup": "Bars: speedup and energy gain of each dataflow per phase; the numbers are in the table of phases.",
+    "energy": "Stacked bars: energy by component for WGC and the whole step; the numbers are in the table of energy.",
+    "cycles": "Stacked bars: where the cycles go for WGC and the whole step; the numbers are in the table of stalls.",
+}
+
+
+def comparison_page(comparison: Comparison, figures: dict[str, Figure], manifest: dict[str, Any]) -> str:
+    """The whole page; `figures` as `plot.figures`, `manifest` as `provenance.manifest`."""
+    run = comparison.baseline
+    drawn = {name: _picture(name, plot.svg(figure, background="none")) for name, figure in figures.items()}
+    sections = {
+        "Summary": _sentences(report.summary(comparison)),
+        "Speed": drawn["speedup"] + _table(report.comparison_table(comparison), _baseline(comparison)),
+        "Energy": drawn["energy"] + _table(report.energy_table(comparison), _baseline(comparison)),
+        "Stalls": drawn["cycles"] + _explained() + _table(report.stall_table(comparison), _baseline(comparison)),
+        "Layers": _layers(comparison),
+        "Energy sources": _energy_sources(run),
+        "Not modelled": f"<ul>{_items(report.NOT_MODELLED)}</ul>",
+        "Provenance": _provenance(manifest),
+    }
+    anchors = {name: name.lower().replace(" ", "-") for name in sections}
+    body = (
+        f'<section aria-labelledby="{anchors[name]}"><h2 id="{anchors[name]}">{name}</h2>\n{content}\n</section>'
+        for name, content in sections.items()
+    )
+    names = ", ".join(run.dataflow for run in comparison.runs)
+    heading = _safe(f"{run.graph.name} on {run.hardware.name}: {names}")
+    return Template(_part("page.html")).substitute(
+        title=heading,
+        heading=heading,
+        machine=_safe(f"{run.hardware}. {run.hardware.description}."),
+        links="".join(f'<li><a href="#{anchor}">{name}</a></li>' for name, anchor in anchors.items()),
+        sections="\n".join(body),
+        style=_part("style.css"),
+        script=_part("script.js"),
+    )
+
+
+def _part(name: str) -> str:
+    return resources.files("npusim.html").joinpath(name).read_text(encoding="utf-8")
+
+
+def _safe(value: object) -> str:
+    return escape(text.clean(value))
+
+
+def _items(values: Iterable[str]) -> str:
+    return "".join(f"<li>{_safe(value)}</li>" for value in values)
+
+
+def _sentences(lines: Sequence[str]) -> str:
+    return "".join(f"<p>{_safe(line)}</p>" for line in lines)
+
+
+def _baseline(comparison: Comparison) -> str:
+    return text.clean(comparison.baseline.dataflow)
+
+
+def _picture(name: str, svg: str) -> str:
+    """An SVG for inline use: ids of its own, the page's colours for text and lines."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    for old, new in (('id="', f'id="{name}-'), ("url(#", f"url(#{name}-"), ('href="#', f'href="#{name}-')):
+        svg = svg.replace(old, new)
+    svg = svg.replace(plot.INK, "var(--ink)").replace(plot.FAINT, "var(--faint)")
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(ALTERNATIVE[name])}" ', 1)
+    return f"<figure>{svg}</figure>"
+
+
+def _table(table: report.Table, baseline: str) -> str:
+    """A sortable table; rows of the baseline dataflow are quieter."""
+    quiet = [table.words == 2 and row[1] == baseline for row in table.rows]
+    rows = "".join(_row(row, " class=baseline" if q else "") for row, q in zip(table.rows, quiet, strict=True))
+    return _grid(table.title, table.title, table.header, rows, table.words)
+
+
+def _grid(label: str, caption: str, header: Sequence[str], rows: str, words: int, name: str = "") -> str:
+    """A sortable table in a box that scrolls; the first `words` columns are text."""
+    head = "".join(f"<th scope=col>{_safe(name)}" for name in header)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{_safe(label)}">'
+        f'<table class="sortable words-{words}" data-words="{words}"{name and f" id={name}"}>'
+        f"<caption>{_safe(caption)}</caption><thead><tr>{head}</thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _row(cells: Iterable[str], attributes: str = "") -> str:
+    """HTML lets the end tags of rows and cells be left out; a large step has thousands."""
+    return f"<tr{attributes}>" + "".join(f"<td>{_safe(cell)}" for cell in cells) + "\n"
+
+
+def _explained() -> str:
+    return _sentences([
+        "Busy: the array or the vector unit works. Port stall: the array is slowed by a buffer port. Load stall: "
+        "it waits for operands from DRAM. Store stall: it waits for results to leave. Drain: nothing is left to "
+        "compute, the last results leave. They sum to the cycles."
+    ])  # fmt: skip
+
+
+LAYER_HEADER = ("run", "operation", "phase", "kind", "shape", "mapped by", "density", "cycles", "utilisation",
+                "stalled", "DRAM", "energy")  # fmt: skip
+
+
+def _layers(comparison: Comparison) -> str:
+    rows, names = [], [text.clean(run.dataflow) for run in comparison.runs]
+    for name, run in zip(names, comparison.runs, strict=True):
+        rows += [_row((name, *cells)) for cells in report.layer_table(run).rows]
+    phases = [phase for phase in report.phases_of(comparison) if phase != report.STEP]
+    caption = "One row per operation and run; in the order of the step until sorted"
+    return (
+        '<div class="controls" id="controls" hidden>'
+        '<label>Find words <input id="filter-words" type="search" placeholder="conv1 3x3" autocomplete="off"></label>'
+        f"{_select('Run', 0, names)}{_select('Phase', 2, phases)}"
+        '<span class="quiet" id="filter-count" role="status"></span></div>'
+        + _grid("Layers", caption, LAYER_HEADER, "".join(rows), words=6, name="layers")
+    )
+
+
+def _select(label: str, column: int, values: Sequence[str]) -> str:
+    options = "".join(f"<option>{_safe(value)}</option>" for value in values)
+    return f'<label>{label} <select data-column="{column}"><option value="">all</option>{options}</select></label>'
+
+
+def _energy_sources(run: Run) -> str:
+    prices = run.energy.prices
+    spent = dict(zip(run.energy.components, run.energy.pj.sum(axis=0), strict=True))
+    total = run.energy.total_pj or 1.0
+    source, trust = prices.sources, prices.confidence
+    rows = "".join(
+        _row((name, source.get(name, "unknown"), trust.get(name, "unknown"), text.percent(pj / total)))
+        for name, pj in spent.items()
+    )
+    notes = f"<p>Notes:</p><ul>{_items(prices.notes)}</ul>" if prices.notes else ""
+    header = ("component", "source", "confidence", "share")
+    caption = f"Source, confidence and share of the energy of the whole step with {run.dataflow}"
+    return (
+        f"<p>Energy table {_safe(prices.table)}, {prices.node_nm} nm; leakage {prices.leakage_mw:.3g} mW in all. "
+        "Energy is counted work times these prices: an estimate, no better than its sources.</p>"
+        + _grid("Energy sources", caption, header, rows, words=3, name="sources")
+        + notes
+    )
+
+
+def _provenance(manifest: dict[str, Any]) -> str:
+    lines = [
+        f"Command: {' '.join(manifest['command'])}",
+        f"Date: {manifest['date']}",
+        "Versions: " + ", ".join(f"{name} {version}" for name, version in manifest["versions"].items()),
+        f"Workload digest: {manifest['workload']['digest']}",
+        f"Hardware digest: {manifest['hardware']['digest']}",
+        f"Code digest: {manifest['code_sha256']}",
+    ]
+    full = escape(json.dumps(manifest, indent=2, ensure_ascii=True, default=str))
+    items = "".join(f"<li><code>{_safe(line)}</code></li>" for line in lines)
+    return f"<ul>{items}</ul><details><summary>Full parameters (JSON)</summary><pre tabindex=0>{full}</pre></details>"

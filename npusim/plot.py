@@ -1,0 +1,186 @@
+"""Figures of a comparison, made with matplotlib's object interface: no global state, no display.
+
+Colours are those of Okabe and Ito, told apart with any colour vision. Text and lines use the two greys INK and
+FAINT only, so that a page can swap them for its own theme.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from npusim import report, text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from npusim.compare import Comparison
+
+INK, FAINT = "#26262b", "#b4b4bb"
+# Okabe and Ito, Color Universal Design, 2008; black left out, it vanishes on a dark page.
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
+HATCHES = ("", "//", "..", "xx")
+STYLE: Any = {
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans", "Arial", "sans-serif"], "font.size": 10,
+    "axes.titlesize": 11, "axes.labelsize": 10, "xtick.labelsize": 9.5, "ytick.labelsize": 9.5, "legend.fontsize": 9.5,
+    "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.titlecolor": INK,
+    "axes.edgecolor": FAINT, "grid.color": FAINT, "grid.linewidth": 0.6, "grid.alpha": 0.6,
+    "hatch.linewidth": 0.6, "hatch.color": INK, "legend.frameon": False, "axes.facecolor": "none",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+    "svg.fonttype": "none", "svg.hashsalt": "npusim", "text.parse_math": False, "axes.formatter.use_mathtext": False,
+}  # fmt: skip
+ENERGY_UNITS = ((1e12, "J"), (1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ"), (1.0, "pJ"))
+CYCLE_UNITS = ((1e9, "billion cycles"), (1e6, "million cycles"), (1e3, "thousand cycles"), (1.0, "cycles"))
+
+
+def figures(comparison: Comparison) -> dict[str, Figure]:
+    """Every figure of a comparison by file name without suffix."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        return {"speedup": speedup(comparison), "energy": energy(comparison), "cycles": cycles(comparison)}
+
+
+def png(figure: Figure) -> bytes:
+    """White background, 160 dots per inch; the same bytes for the same figure."""
+    return _saved(figure, "png", facecolor="white", dpi=160)
+
+
+def svg(figure: Figure, background: str = "white") -> str:
+    """Text stays text; the same characters for the same figure."""
+    return _saved(figure, "svg", facecolor=background).decode()
+
+
+def speedup(comparison: Comparison) -> Figure:
+    """Grouped bars: speedup and energy gain per phase and for the step, against the first dataflow (line at 1x)."""
+    table, phases = comparison.table(), report.phases_of(comparison)
+    runs = comparison.runs[1:] or comparison.runs
+    figure = _figure(comparison, height=6.4)
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    width = 0.8 / len(runs)
+    for axes, column, label in ((top, "speedup", "speedup (x)"), (bottom, "energy_gain", "energy gain (x)")):
+        highest = 1.0
+        for i, run in enumerate(runs):
+            values = [float(table.loc[(run.dataflow, phase)][column]) for phase in phases]
+            at = [x + (i + 0.5) * width - 0.4 for x in range(len(phases))]
+            # The colour follows the dataflow's place in the whole comparison, as in the other figures.
+            look = _look(comparison.runs.index(run))
+            axes.bar(at, values, 0.92 * width, label=text.clean(run.dataflow), **look)
+            for x, value in zip(at, values, strict=True):
+                axes.annotate(f"{value:.2f}", (x, value), (0, 2), textcoords="offset points", ha="center", fontsize=8)
+            highest = max(highest, *values)
+        axes.axhline(1, color=INK, linewidth=1, linestyle="--")
+        axes.set(ylim=(0, 1.15 * highest), ylabel=label)
+        axes.grid(axis="y")
+    base = text.clean(comparison.baseline.dataflow)
+    top.set_title(f"Speedup and energy gain against {base} (dashed line, 1x); higher is better", loc="left")
+    bottom.set_xticks(range(len(phases)), [report.PHASE_NAMES.get(name, name) for name in phases])
+    bottom.tick_params(axis="x", length=0)
+    handles, labels = top.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=min(4, len(labels)))
+    return figure
+
+
+def energy(comparison: Comparison) -> Figure:
+    """Stacked bars: energy by component, for WGC alone and for the whole step."""
+    panels = {
+        phase: {run.dataflow: report.energy_groups(run.phases()).loc[phase].to_dict() for run in comparison.runs}
+        for phase in report.wgc_and_step(comparison)
+    }
+    return _stacks(comparison, panels, "Energy by component; lower is better", "energy", ENERGY_UNITS)
+
+
+def cycles(comparison: Comparison) -> Figure:
+    """Stacked bars: where the cycles go, for WGC alone and for the whole step."""
+    panels = {
+        phase: {run.dataflow: report.cycle_parts(run.phases()).loc[phase].to_dict() for run in comparison.runs}
+        for phase in report.wgc_and_step(comparison)
+    }
+    return _stacks(comparison, panels, "Where the cycles go; lower is better", "time", CYCLE_UNITS)
+
+
+def _stacks(
+    comparison: Comparison, panels: dict[str, dict[str, dict[str, float]]], title: str, label: str, units
+) -> Figure:  # fmt: skip
+    figure = _figure(comparison, height=4.6)
+    axes_of = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (phase, bars) in zip(axes_of, panels.items(), strict=True):
+        totals = [sum(parts.values()) for parts in bars.values()]
+        factor, unit = next(((f, u) for f, u in units if max(totals) >= f), units[-1])
+        bottom = [0.0] * len(bars)
+        for i, part in enumerate(next(iter(bars.values()))):
+            values = [parts[part] / factor for parts in bars.values()]
+            axes.bar(range(len(bars)), values, 0.7, bottom, label=part, **_look(i))
+            bottom = [low + value for low, value in zip(bottom, values, strict=True)]
+        for x, total in enumerate(bottom):
+            axes.annotate(f"{total:.3g}", (x, total), (0, 2), textcoords="offset points", ha="center", fontsize=9)
+        axes.set(ylim=(0, 1.12 * max(*bottom, 1e-12)), ylabel=f"{label} ({unit})", title=report.PHASE_NAMES[phase])
+        # Bars that nearly touch the edges would look like an axis.
+        axes.set_xlim(-0.6, len(bars) - 0.4)
+        axes.set_xticks(range(len(bars)), [_broken(name) for name in bars], rotation=30, ha="right")
+        axes.tick_params(axis="x", length=0)
+        axes.grid(axis="y")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    # Read from top to bottom, as the bars are stacked.
+    handles, labels = axes_of[0].get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside right upper")
+    return figure
+
+
+def _figure(comparison: Comparison, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, height), layout="constrained")
+    figure.supxlabel(caption(comparison), fontsize=8, color=INK, x=0.01, ha="left")
+    return figure
+
+
+def caption(comparison: Comparison) -> str:
+    """Workload, machine and energy table in two lines."""
+    run = comparison.baseline
+    density = text.percent(_density(run)) if run.graph.update_masks else "all"
+    prices = run.energy.prices
+    return (
+        f"Workload {text.clean(run.graph.name)}, one training step, {density} of masked weights updated. "
+        f"Energy: {text.clean(prices.table)}, {prices.node_nm} nm.\nMachine {text.clean(run.hardware)}."
+    )
+
+
+def _density(run) -> float:
+    masks = run.graph.update_masks.values()
+    return sum(mask.count for mask in masks) / max(1, sum(mask.size for mask in masks))
+
+
+def _look(index: int) -> dict[str, object]:
+    """Colour of a series; hatched once the palette is used up."""
+    return {
+        "color": PALETTE[index % len(PALETTE)],
+        "hatch": HATCHES[index // len(PALETTE) % len(HATCHES)],
+        "linewidth": 0,
+    }
+
+
+def _broken(name: str) -> str:
+    shown = text.clean(name)
+    return shown if len(shown) <= 24 else f"{shown[:23]}…"
+
+
+def _saved(figure: Figure, kind: str, **options) -> bytes:
+    import matplotlib
+
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # A name in a script that the font lacks shows as boxes; that is no reason to fail.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format=kind, metadata=metadata, **options)
+    return buffer.getvalue()
+
+
+def files(drawn: dict[str, Figure]) -> dict[str, bytes | str]:
+    """PNG and SVG of each figure: file name -> content."""
+    found: dict[str, bytes | str] = {}
+    for name, figure in drawn.items():
+        found |= {f"{name}.png": png(figure), f"{name}.svg": svg(figure)}
+    return found
