@@ -16,13 +16,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from npusim.jit import njit
 
 
 class ReductionArray(NamedTuple):
     """The reduction-spatial array: `groups` adder trees of `group` PEs (a power of two) with `registers` dY words each.
 
-    Port A loads dY, port B loads X; widths in bytes per cycle.
+    Port A loads dY, port B loads X; widths in bytes per cycle. Only the ratios of the last three matter: for operands
+    that are not whole bytes, give all three in bits.
     """
 
     group: int
@@ -64,7 +66,7 @@ FOLD_FIELDS = (
 )
 
 
-@njit(cache=True)
+@njit
 def _live_rows(bits, row_start, row_size, col_start, col_size, live):
     """Fill `live` with the rows that have a selected element in the columns; their number."""
     found = 0
@@ -78,7 +80,7 @@ def _live_rows(bits, row_start, row_size, col_start, col_size, live):
     return found
 
 
-@njit(cache=True)
+@njit
 def _batch_steps(counts, col_size, groups, steps):
     """Batches of `groups` live columns: (batches, live columns, selected); `steps` gets each batch's largest count."""
     live = 0
@@ -94,7 +96,7 @@ def _batch_steps(counts, col_size, groups, steps):
     return (live + groups - 1) // groups, live, selected
 
 
-@njit(cache=True)
+@njit
 def _log2(value):
     bits = 0
     while value > 1:
@@ -103,7 +105,7 @@ def _log2(value):
     return bits
 
 
-@njit(cache=True)
+@njit
 def _add_passes(out, times, chunk, block_rows, live, selected, steps, batches, array):
     """Add `times` equal passes of one block over chunks of `chunk` terms to `out`."""
     preload = (block_rows * chunk * array.operand_bytes + array.port_a_bytes - 1) // array.port_a_bytes
@@ -132,7 +134,7 @@ def _add_passes(out, times, chunk, block_rows, live, selected, steps, batches, a
     out[12] += times * selected * (chunk - 1)
 
 
-@njit(cache=True)
+@njit
 def reduction_grid(bits, row_start, row_size, col_start, col_size, terms, array):
     """Tiles on the reduction-spatial array: int64 [row tiles, column tiles, terms, REDUCTION_FIELDS].
 
@@ -168,7 +170,7 @@ def reduction_grid(bits, row_start, row_size, col_start, col_size, terms, array)
     return out
 
 
-@njit(cache=True)
+@njit
 def _add_folds(cell, folds, block_rows, width, last_width, terms, rows):
     """Append `folds` folds of `block_rows` live rows to a tile: all `width` columns wide but the last of them."""
     interval = max(terms, rows)
@@ -181,7 +183,7 @@ def _add_folds(cell, folds, block_rows, width, last_width, terms, rows):
     cell[3] = max(last_width, cell[3] - interval)
 
 
-@njit(cache=True)
+@njit
 def _count(bits, row_start, row_size, col_start, col_size):
     total = np.int64(0)
     for row in range(row_start, row_start + row_size):
@@ -192,7 +194,7 @@ def _count(bits, row_start, row_size, col_start, col_size):
     return total
 
 
-@njit(cache=True)
+@njit
 def _finish_tile(cells, selected, scan_bits, terms):
     for t in range(terms.size):
         cells[t, 5] = selected * terms[t]
@@ -200,7 +202,7 @@ def _finish_tile(cells, selected, scan_bits, terms):
         cells[t, 7] = scan_bits
 
 
-@njit(cache=True)
+@njit
 def tile_skip_grid(bits, row_start, row_size, col_start, col_size, terms, rows, columns):
     """Output stationary, skipping R x C blocks without a selected element: int64 [.., .., terms, FOLD_FIELDS].
 
@@ -223,7 +225,7 @@ def tile_skip_grid(bits, row_start, row_size, col_start, col_size, terms, rows, 
     return out
 
 
-@njit(cache=True)
+@njit
 def row_compaction_grid(bits, row_start, row_size, col_start, col_size, terms, rows, columns):
     """Output stationary with compacted rows (selective-row): int64 [row tiles, column tiles, terms, FOLD_FIELDS].
 
@@ -248,7 +250,7 @@ def row_compaction_grid(bits, row_start, row_size, col_start, col_size, terms, r
     return out
 
 
-@njit(cache=True)
+@njit
 def channel_compaction_grid(bits, row_start, row_size, col_start, col_size, terms, rows, columns, taps):
     """Output stationary with compacted columns (channel-skip): int64 [row tiles, column tiles, terms, FOLD_FIELDS].
 
