@@ -102,7 +102,7 @@ class Run:
         return sums
 
     def _density(self, op) -> float:
-        masks = self.graph.update_masks if op.phase in ("grad_weight", "update") else self.graph.task_masks
+        masks = self.graph.update_masks if op.phase in ("grad_weight", "update", "aux") else self.graph.task_masks
         return masks[op.param].density if op.param in masks else 1.0
 
     def verify(self) -> None:

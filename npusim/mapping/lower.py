@@ -18,7 +18,7 @@ from npusim.counters import COUNTERS
 from npusim.dataflow import Dataflow, MaskGrid, TileCost, TileGrid
 from npusim.errors import CapacityError, ConfigError
 from npusim.folding import ceil_div
-from npusim.graph import MAC_KINDS, TAPS, Conv, Op, StepGraph, describe
+from npusim.graph import MAC_KINDS, TAPS, Conv, Op, StepGraph, Vector, describe
 from npusim.mapping import _kernels, vector
 from npusim.mapping.problem import Problem, problems
 from npusim.mapping.tiling import Tiling, candidates, image_extents, tile_cycles, tile_extents, tile_starts
@@ -67,11 +67,11 @@ def lower(graph: StepGraph, dataflow: Dataflow, hw: Hardware, resolve) -> Lowere
     plans, counts = [], np.zeros((len(graph.ops), len(COUNTERS)), np.int64)
     for index, op in enumerate(graph.ops):
         builder.fence(index)
-        mask = graph.update_masks.get(op.param) if op.phase in ("grad_weight", "update") else None
+        mask = graph.update_masks.get(op.param) if op.phase in ("grad_weight", "update", "aux") else None
         if op.kind in MAC_KINDS:
             plan, work = _lower_macs(op, mask, dataflow, hw, resolve, builder, index)
         else:
-            selected = mask if dataflow.selective and op.phase == "update" else None
+            selected = mask if dataflow.selective and _covers(mask, op) else None
             tasks, deps, work = vector.lower(op, graph, hw, selected)
             builder.add(tasks, deps, index)
             plan = OpPlan(op, "vector")
@@ -79,6 +79,11 @@ def lower(graph: StepGraph, dataflow: Dataflow, hw: Hardware, resolve) -> Lowere
         for key, value in {**work, **builder.traffic()}.items():
             counts[index, COUNTERS.index(key)] += value
     return Lowered(builder.program(), tuple(plans), counts)
+
+
+def _covers(mask: Mask | None, op: Op) -> bool:
+    """Whether an elementwise operation works on the masked weights, element by element."""
+    return mask is not None and isinstance(op.dims, Vector) and op.dims.elements == mask.size
 
 
 def _lower_macs(op: Op, mask: Mask | None, dataflow: Dataflow, hw, resolve, builder, index: int):

@@ -69,7 +69,7 @@ def lower(op: Op, graph: StepGraph, hw: Hardware, selected: Mask | None) -> tupl
     """Task and dependency tables and work counts of one vector operation.
 
     Inputs stream through buffers a and b in turn, outputs leave through the accumulator buffer, in chunks that
-    fill a slot. With `selected` (an update of masked weights) only those elements are computed, dW is read
+    fill a slot. With `selected` (an operation on masked weights) only those elements are computed, gradients move
     compactly, and weights and state move in whole bursts that hold at least one selected element.
     """
     sweeps, elements, lane_ops = cost(op)
