@@ -20,16 +20,16 @@ __all__ = ["capture", "capture_static", "read", "write"]
 
 def read(path: str | os.PathLike[str]) -> StepGraph:
     """The step stored in a trace file; TraceError for anything but a well-formed one."""
-    from npusim.trace import format as trace_format
+    from npusim.trace.format import read as implementation
 
-    return trace_format.read(path)
+    return implementation(path)
 
 
 def write(graph: StepGraph, path: str | os.PathLike[str]) -> None:
     """Store a step; the file appears whole or not at all, and equal steps give equal bytes."""
-    from npusim.trace import format as trace_format
+    from npusim.trace.format import write as implementation
 
-    trace_format.write(graph, path)
+    implementation(graph, path)
 
 
 def capture(model: Any, step: Callable[[], Any], **options: Any) -> StepGraph:

@@ -121,7 +121,8 @@ def _op(value: Any, where: str) -> Op:
         names = _list(item[key], f"{where}.{key}", MAX_OPERANDS)
         operands.append(tuple(_name(n, f"{where}.{key}[{i}]") for i, n in enumerate(names)))
     name, param = _name(item["name"], f"{where}.name"), _name(item["param"], f"{where}.param", empty=True)
-    return Op(name, item["phase"], item["kind"], _dims(item["dims"], f"{where}.dims"), *operands, param)
+    dims = _dims(item["dims"], f"{where}.dims")
+    return Op(name, item["phase"], item["kind"], dims, operands[0], operands[1], param)
 
 
 def _dims(value: Any, where: str) -> Dims:
@@ -166,7 +167,8 @@ def _masks(value: Any, where: str) -> Iterator[tuple[str, MaskEntry]]:
 def _meta(value: Any) -> None:
     if not isinstance(value, dict):
         raise _Problem("meta", "must be an object")
-    waiting, seen = [(value, 0)], 0
+    waiting: list[tuple[Any, int]] = [(value, 0)]
+    seen = 0
     while waiting:
         item, depth = waiting.pop()
         seen += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from npusim.graph import PHASES, StepGraph, Vector, describe
-from npusim.text import clean, count
+from npusim.text import clean, count, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,22 +49,17 @@ def totals(graph: StepGraph) -> pd.DataFrame:
 
 def render(graph: StepGraph) -> str:
     """Plain text for a terminal: a line per operation, then totals by phase. Names are made harmless."""
-    frame = table(graph)
-    header = ("#", "phase", "kind", "name", "shape", "MACs", "task", "update")
-    lines = [header]
-    for i, row in enumerate(frame.itertuples(index=False)):
-        densities = (
-            "" if value != value else f"{100 * value:.1f} %" for value in (row.task_density, row.update_density)
-        )
-        macs = count(int(row.macs)) if row.macs else ""
-        cells = (str(i), row.phase, row.kind, _short(str(row.name)), str(row.shape), macs, *densities)
+    lines: list[tuple[str, ...]] = [("#", "phase", "kind", "name", "shape", "MACs", "task", "update")]
+    for i, op in enumerate(graph.ops):
+        masks = (graph.task_masks.get(op.param), graph.update_masks.get(op.param))
+        densities = [percent(mask.density) if mask else "" for mask in masks]
+        macs = count(op.macs) if op.macs else ""
+        cells = (str(i), op.phase, op.kind, _short(op.name), describe(op.dims), macs, *densities)
         lines.append(tuple(clean(cell) for cell in cells))
     text = _aligned(lines)
-    sums = [("phase", "operations", "MACs", "selected")]
-    for phase, row in totals(graph).iterrows():
-        sums.append(
-            (str(phase), str(int(row["operations"])), count(int(row["macs"])), count(float(row["selected_macs"])))
-        )
+    sums: list[tuple[str, ...]] = [("phase", "operations", "MACs", "selected")]
+    for phase, operations, macs_sum, selected in totals(graph).reset_index().to_numpy().tolist():
+        sums.append((phase, str(operations), count(macs_sum), count(selected)))
     first = f"step {clean(graph.name)}: {len(graph.ops)} operations, {len(graph.tensors)} tensors"
     masks = f"masks: {len(graph.task_masks)} task, {len(graph.update_masks)} update, {len(graph.observed)} observed"
     notes = [f"{clean(key)}: {_short(clean(value))}" for key, value in graph.meta.items()]

@@ -10,6 +10,7 @@ import torch
 from npusim.graph import Dims, Pool, Vector
 from npusim.trace.products import Call, bias_gradient, pair
 from npusim.trace.recorder import Forward, Known, Recorder
+from npusim.trace.reshape import pooled
 
 ACTIVATIONS = (
     "relu", "hardtanh", "clamp", "clamp_min", "gelu", "silu", "sigmoid", "tanh", "leaky_relu", "elu", "hardswish",
@@ -27,6 +28,8 @@ KINDS = {
 # Kinds whose backward operations keep the kind; the others' are plain elementwise work.
 SAME_BACKWARD = ("activation", "mul", "softmax", "softmax_loss", "layer_norm", "batch_norm", "pool")
 BATCH_NORMS = ("native_batch_norm", "_native_batch_norm_legit", "_batch_norm_with_update")
+# Backward operations that are handed the input for its shape alone.
+SHAPE_ONLY = ("avg_pool2d_backward", "_adaptive_avg_pool2d_backward")
 
 
 def tensors_in(value: Any) -> Iterable[torch.Tensor]:
@@ -281,7 +284,7 @@ def _activation_side(
         role = rec.role(value)
         if role == "gradient" or (role == "constant" and i == 0 and kind != "softmax_loss" and value.dim()):
             inputs.insert(0, rec.gradient_of(value, output))
-        elif role in ("activation", "external") and value.is_floating_point():
+        elif role in ("activation", "external") and value.is_floating_point() and call.op not in SHAPE_ONLY:
             inputs.append(rec.use(value, "activation", "input"))
         elif (known := rec.known(value)) and known.name and kind not in ("batch_norm", "layer_norm"):
             inputs.append(known.name)
@@ -341,13 +344,6 @@ def _over_pixels(args: tuple[Any, ...]) -> bool:
     x = args[0]
     axes = {int(d) % x.dim() for d in args[1]} if len(args) > 1 and isinstance(args[1], (list, tuple)) else set()
     return x.dim() == 4 and axes == {2, 3}
-
-
-def pooled(size: int, window: int, stride: int, padding: int, ceil: bool) -> int:
-    """Output extent of pooling; with `ceil` a last partial window counts when it starts inside."""
-    room = size + 2 * padding - window
-    out = -(-room // stride) + 1 if ceil else room // stride + 1
-    return out - 1 if ceil and (out - 1) * stride >= size + padding else out
 
 
 def adaptive_pool(n: int, c: int, h: int, w: int, p: int, q: int) -> Pool:
