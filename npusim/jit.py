@@ -29,10 +29,12 @@ def cache_folder() -> Path:
 
 
 def sources_digest(package: Path = Path(__file__).parent) -> str:
-    """sha256 over the kernel files of `package`, the codes they share, and the versions that compile them."""
+    """sha256 over the files of `package` that use `njit`, the codes they share, and the versions that compile them."""
     digest = hashlib.sha256(f"{sys.version} numba {numba.__version__} numpy {numpy.__version__}".encode())
-    for path in sorted([*package.rglob("*kernels.py"), package / "program.py", package / "jit.py"]):
-        digest.update(f"\n{path.relative_to(package)}\n".encode() + path.read_bytes())
+    for path in sorted(package.rglob("*.py")):
+        source = path.read_bytes()
+        if b"njit" in source or path.name == "program.py":
+            digest.update(f"\n{path.relative_to(package)}\n".encode() + source)
     return digest.hexdigest()
 
 

@@ -17,9 +17,9 @@ def random_conv(rng, groups=True):
     """A convolution with random window, stride, padding, dilation and groups that fits its input."""
     r, s = (int(v) for v in rng.integers(1, 4, 2))
     g = int(rng.choice([1, 1, 2, 4])) if groups else 1
+    n, c, h, w, k = (int(rng.integers(*low_high)) for low_high in ((1, 4), (1, 9), (7, 15), (7, 15), (1, 24)))
     return Conv(
-        n=int(rng.integers(1, 4)), c=g * int(rng.integers(1, 9)), h=int(rng.integers(7, 15)), w=int(rng.integers(7, 15)),
-        k=g * int(rng.integers(1, 24)), r=r, s=s, stride=(int(rng.integers(1, 4)),) * 2,
+        n, g * c, h, w, g * k, r, s, stride=(int(rng.integers(1, 4)),) * 2,
         padding=(int(rng.integers(0, 2)),) * 2, dilation=(int(rng.integers(1, 3)),) * 2, groups=g,
     )  # fmt: skip
 

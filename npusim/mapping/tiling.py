@@ -79,8 +79,8 @@ def candidates(problem: Problem, dataflow: Dataflow, hw: Hardware, masked: bool)
         if cycles[swap, i] > 2 * cycles.min() or len(set(found.values())) >= (MASKED_CANDIDATES if masked else 1):
             break
         tiling = Tiling(int(g[i]), int(m[i]), int(c[i]), int(n[i]), int(p[i]), int(q[i]), bool(swap))
-        for key in (("m", tiling.m), ("c", tiling.c)):
-            found.setdefault(key, tiling)
+        found.setdefault(("m", tiling.m), tiling)
+        found.setdefault(("c", tiling.c), tiling)
     return tuple(dict.fromkeys(found.values()))
 
 

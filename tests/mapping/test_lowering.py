@@ -13,8 +13,10 @@ from npusim.mapping.lower import lower
 from npusim.simulate import simulate
 
 DATAFLOWS = ("dense-os", "dense-ws", "dense-is", "selective-row", "channel-skipping", "reduction-spatial")
-SMALL = {"array.rows": 4, "array.cols": 4, "buffers.a.bytes": 1024, "buffers.b.bytes": 1024, "buffers.accumulator.bytes": 2048,
-         "buffers.mask.bytes": 256, "buffers.mask.bytes_per_cycle": 8}  # fmt: skip
+SMALL = {
+    "array.rows": 4, "array.cols": 4, "buffers.a.bytes": 1024, "buffers.b.bytes": 1024,
+    "buffers.accumulator.bytes": 2048, "buffers.mask.bytes": 256, "buffers.mask.bytes_per_cycle": 8,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,8 @@ def _any_size_table():
     from pathlib import Path
 
     path = Path(tempfile.mkdtemp()) / "any.toml"
-    row = "read_pj_per_byte = 1.0\nwrite_pj_per_byte = 1.0\nleakage_mw = 0.0\narea_mm2 = 0.1\nsource = 'test'\nconfidence = 'low'\n"
+    row = "read_pj_per_byte = 1.0\nwrite_pj_per_byte = 1.0\nleakage_mw = 0.0\narea_mm2 = 0.1\n"
+    row += "source = 'test'\nconfidence = 'low'\n"
     rows = "".join(f"[sram.buffers.{name}]\n{row}" for name in ("a", "b", "accumulator", "mask"))
     path.write_text(f'base = "generic-28nm"\nname = "any"\n{rows}')
     return path
@@ -74,7 +77,7 @@ def test_only_selected_elements_are_done_and_written(edge, dataflow):
 
 
 def test_one_fold_by_hand(edge):
-    # K = 16 rows, 16 input channels of 1x1, T = 64 in two tiles of 4 image rows: one fold of 32 + 2*16 + 16 - 2 = 78 each.
+    # K = 16 rows, 16 input channels of 1x1, T = 64 in two tiles of 4 image rows: a fold of 32 + 2*16 + 16 - 2 = 78 each.
     # dY and X tiles: 16*32*2 = 1024 bytes = 64 cycles of 16 bytes, latency 80, two read channels:
     #   dY0 bus 0..64 ends 144; X0 64..128, 208; dY1 gets dY0's channel: 144..208, 288; X1: 208..272, 352.
     # Compute 208..286 and 352..430; dW: 512 bytes = 32 cycles, ends 430 + 32 + 80 = 542.
@@ -169,8 +172,8 @@ def test_a_layer_that_does_not_fit_names_the_buffer(edge):
     with pytest.raises(CapacityError) as error:
         simulate(step, hw)
     assert str(error.value) == (
-        "layer:forward (N1 C8 6x6 K8 5x5) with dense-os: the smallest tile needs 50 bytes in buffer 'a', but edge-16x16 has "
-        "8 (half of 16 bytes); raise buffers.a.bytes or switch off its double buffering"
+        "layer:forward (N1 C8 6x6 K8 5x5) with dense-os: the smallest tile needs 50 bytes in buffer 'a', but "
+        "edge-16x16 has 8 (half of 16 bytes); raise buffers.a.bytes or switch off its double buffering"
     )
 
 

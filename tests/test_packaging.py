@@ -1,0 +1,64 @@
+"""The wheel holds npusim and its catalogues, and nothing else at its top level."""
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        folder,
+        ROOT,
+    ]
+    subprocess.run(command, check=True, capture_output=True, cwd=folder)
+    (path,) = folder.glob("*.whl")
+    return zipfile.ZipFile(path).namelist()
+
+
+def test_top_level_names(wheel):
+    tops = {name.split("/")[0] for name in wheel}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"npusim"}
+    assert len(tops) == 2
+
+
+@pytest.mark.parametrize("folder, pattern", [("dataflows", "*.py"), ("workloads", "**/*.npz")])
+def test_catalogues_are_inside(wheel, folder, pattern):
+    files = {f"npusim/_builtin/{folder}/{p.relative_to(ROOT / folder)}" for p in (ROOT / folder).glob(pattern)}
+    assert files
+    assert files <= set(wheel)
+
+
+def test_data_files_are_inside(wheel):
+    files = {
+        str(p.relative_to(ROOT)) for p in (ROOT / "npusim").rglob("*") if p.suffix in {".toml", ".csv", ".js", ".css"}
+    }
+    assert files
+    assert files <= set(wheel)
+
+
+def test_every_package_is_listed():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        listed = set(tomllib.load(file)["tool"]["setuptools"]["packages"])
+    found = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "npusim").rglob("*.py")}
+    assert found <= listed
+
+
+def test_importing_npusim_is_light():
+    code = "import sys, npusim; print([m for m in ('numpy', 'numba', 'pandas', 'matplotlib', 'pydantic', 'torch') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
