@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from npusim import report, text
+from npusim import breakdown, text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +55,7 @@ def svg(figure: Figure, background: str = "white") -> str:
 
 def speedup(comparison: Comparison) -> Figure:
     """Grouped bars: speedup and energy gain per phase and for the step, against the first dataflow (line at 1x)."""
-    table, phases = comparison.table(), report.phases_of(comparison)
+    cells, phases = breakdown.comparison_cells(comparison), breakdown.phases_of(comparison)
     runs = comparison.runs[1:] or comparison.runs
     figure = _figure(comparison, height=6.4)
     top, bottom = figure.subplots(2, 1, sharex=True)
@@ -62,7 +63,7 @@ def speedup(comparison: Comparison) -> Figure:
     for axes, column, label in ((top, "speedup", "speedup (x)"), (bottom, "energy_gain", "energy gain (x)")):
         highest = 1.0
         for i, run in enumerate(runs):
-            values = [float(table.loc[(run.dataflow, phase)][column]) for phase in phases]
+            values = [cells[run.dataflow, phase][column] for phase in phases]
             at = [x + (i + 0.5) * width - 0.4 for x in range(len(phases))]
             # The colour follows the dataflow's place in the whole comparison, as in the other figures.
             look = _look(comparison.runs.index(run))
@@ -75,7 +76,7 @@ def speedup(comparison: Comparison) -> Figure:
         axes.grid(axis="y")
     base = text.clean(comparison.baseline.dataflow)
     top.set_title(f"Speedup and energy gain against {base} (dashed line, 1x); higher is better", loc="left")
-    bottom.set_xticks(range(len(phases)), [report.PHASE_NAMES.get(name, name) for name in phases])
+    bottom.set_xticks(range(len(phases)), [breakdown.PHASE_NAMES.get(name, name) for name in phases])
     bottom.tick_params(axis="x", length=0)
     handles, labels = top.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=min(4, len(labels)))
@@ -85,8 +86,8 @@ def speedup(comparison: Comparison) -> Figure:
 def energy(comparison: Comparison) -> Figure:
     """Stacked bars: energy by component, for WGC alone and for the whole step."""
     panels = {
-        phase: {run.dataflow: report.energy_groups(run.phases()).loc[phase].to_dict() for run in comparison.runs}
-        for phase in report.wgc_and_step(comparison)
+        phase: {run.dataflow: breakdown.energy_groups(breakdown.phase_sums(run)[phase]) for run in comparison.runs}
+        for phase in breakdown.wgc_and_step(comparison)
     }
     return _stacks(comparison, panels, "Energy by component; lower is better", "energy", ENERGY_UNITS)
 
@@ -94,14 +95,14 @@ def energy(comparison: Comparison) -> Figure:
 def cycles(comparison: Comparison) -> Figure:
     """Stacked bars: where the cycles go, for WGC alone and for the whole step."""
     panels = {
-        phase: {run.dataflow: report.cycle_parts(run.phases()).loc[phase].to_dict() for run in comparison.runs}
-        for phase in report.wgc_and_step(comparison)
+        phase: {run.dataflow: breakdown.cycle_parts(breakdown.phase_sums(run)[phase]) for run in comparison.runs}
+        for phase in breakdown.wgc_and_step(comparison)
     }
     return _stacks(comparison, panels, "Where the cycles go; lower is better", "time", CYCLE_UNITS)
 
 
 def _stacks(
-    comparison: Comparison, panels: dict[str, dict[str, dict[str, float]]], title: str, label: str, units
+    comparison: Comparison, panels: Mapping[str, Mapping[str, Mapping[str, float]]], title: str, label: str, units
 ) -> Figure:  # fmt: skip
     figure = _figure(comparison, height=4.6)
     axes_of = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -115,7 +116,7 @@ def _stacks(
             bottom = [low + value for low, value in zip(bottom, values, strict=True)]
         for x, total in enumerate(bottom):
             axes.annotate(f"{total:.3g}", (x, total), (0, 2), textcoords="offset points", ha="center", fontsize=9)
-        axes.set(ylim=(0, 1.12 * max(*bottom, 1e-12)), ylabel=f"{label} ({unit})", title=report.PHASE_NAMES[phase])
+        axes.set(ylim=(0, 1.12 * max(*bottom, 1e-12)), ylabel=f"{label} ({unit})", title=breakdown.PHASE_NAMES[phase])
         # Bars that nearly touch the edges would look like an axis.
         axes.set_xlim(-0.6, len(bars) - 0.4)
         axes.set_xticks(range(len(bars)), [_broken(name) for name in bars], rotation=30, ha="right")

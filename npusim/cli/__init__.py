@@ -7,7 +7,7 @@ Exit codes: 0 done; 1 a simulation broke its own laws or bounds; 2 the user's mi
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -60,16 +60,26 @@ def main() -> None:
     from npusim.errors import NpusimError
 
     try:
-        app()
+        code = app(standalone_mode=False)
     except NpusimError as error:
         _fail(str(error), 2)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
     except KeyboardInterrupt:
+        code = 130
+    except Exception as error:
+        # Usage errors of typer, whose class is not public.
+        if not hasattr(error, "format_message"):
+            raise
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "npusim"
+        _fail(f"{error.format_message()}\nTry '{command} --help'.", 2)
+    if code == 130:
         _fail("interrupted", 130)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     from npusim.text import clean
 
     print(f"npusim: {clean(message, keep=chr(10))}", file=sys.stderr)

@@ -10,26 +10,38 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from npusim.report import Table
 
+GAP = "  "
+
 
 def print_table(table: Table) -> None:
-    """Columns wrap to the terminal; in a pipe, every row is one line without colours."""
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
+    """One line per row. A terminal that is too narrow gets fewer columns, and is told which are missing."""
+    from rich.cells import cell_len
 
-    terminal = sys.stdout.isatty()
-    grid = RichTable(title=Text(table.title), title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for i, name in enumerate(table.header):
-        grid.add_column(Text(name), justify="left" if i < table.words else "right", no_wrap=not terminal)
-    for row in table.rows:
-        grid.add_row(*(Text(cell) for cell in row))
-    console = Console(highlight=False, width=None if terminal else 1000)
-    if terminal:
-        console.print(grid)
-        return
-    with console.capture() as captured:
-        console.print(grid)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    lines = (table.header, *table.rows)
+    widths = [max(cell_len(line[i]) for line in lines) for i in range(len(table.header))]
+    kept = list(range(len(widths)))
+    left_out = []
+    if sys.stdout.isatty():
+        for name in table.spare:
+            if sum(widths[i] + len(GAP) for i in kept) - len(GAP) <= _terminal_width():
+                break
+            kept.remove(table.header.index(name))
+            left_out.append(name)
+    print(table.title)
+    for line in lines:
+        cells = (
+            line[i] + " " * (widths[i] - cell_len(line[i])) if i < table.words else line[i].rjust(widths[i])
+            for i in kept
+        )
+        print(GAP.join(cells).rstrip())
+    if left_out:
+        hint(f"(left out for a narrow terminal: {', '.join(left_out)})")
+
+
+def _terminal_width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns
 
 
 def print_lines(lines: Sequence[str]) -> None:

@@ -11,9 +11,15 @@ from npusim.cli import options
 
 app = typer.Typer(
     help="Look at traces of training steps, re-shape them, make them.",
-    no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+
+@app.callback(invoke_without_command=True)
+def start(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
 
 CAPTURE = """A trace is captured from a PyTorch training script (pip install "npusim[torch]"):
 
@@ -71,7 +77,7 @@ def reshape(
       npusim trace reshape resnet18-swu resnet18-224.npz --input-size 224
     """
     if input_size is None and batch is None:
-        raise typer.BadParameter("give --input-size, --batch or both", param_hint="reshape")
+        raise typer.BadParameter("give --input-size, --batch or both", param_hint="--input-size")
     from npusim import atomic, catalogue, trace
     from npusim.cli.output import hint
     from npusim.trace.reshape import reshape as reshaped

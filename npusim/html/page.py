@@ -14,7 +14,7 @@ from importlib import resources
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from npusim import plot, report, text
+from npusim import breakdown, plot, report, text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,14 +130,14 @@ def _layers(comparison: Comparison) -> str:
     rows, names = [], [text.clean(run.dataflow) for run in comparison.runs]
     for name, run in zip(names, comparison.runs, strict=True):
         rows += [_row((name, *cells)) for cells in report.layer_table(run).rows]
-    phases = [phase for phase in report.phases_of(comparison) if phase != report.STEP]
+    phases = [phase for phase in breakdown.phases_of(comparison) if phase != breakdown.STEP]
     caption = "One row per operation and run; in the order of the step until sorted"
     return (
         '<div class="controls" id="controls" hidden>'
         '<label>Find words <input id="filter-words" type="search" placeholder="conv1 3x3" autocomplete="off"></label>'
         f"{_select('Run', 0, names)}{_select('Phase', 2, phases)}"
         '<span class="quiet" id="filter-count" role="status"></span></div>'
-        + _grid("Layers", caption, LAYER_HEADER, "".join(rows), words=6, name="layers")
+        + _grid("Layers", caption, LAYER_HEADER, "".join(rows), words=6, name="layer-table")
     )
 
 
@@ -161,7 +161,7 @@ def _energy_sources(run: Run) -> str:
     return (
         f"<p>Energy table {_safe(prices.table)}, {prices.node_nm} nm; leakage {prices.leakage_mw:.3g} mW in all. "
         "Energy is counted work times these prices: an estimate, no better than its sources.</p>"
-        + _grid("Energy sources", caption, header, rows, words=3, name="sources")
+        + _grid("Energy sources", caption, header, rows, words=3, name="source-table")
         + notes
     )
 

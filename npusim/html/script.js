@@ -33,7 +33,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-const layers = document.getElementById("layers");
+const layers = document.getElementById("layer-table");
 if (layers) {
   const words = document.getElementById("filter-words");
   const picks = Array.from(document.querySelectorAll("select[data-column]"));

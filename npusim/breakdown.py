@@ -1,0 +1,73 @@
+"""Runs and comparisons as plain values: sums per phase, where cycles go, energy by group of components."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from npusim.compare import Comparison
+    from npusim.simulate import Run
+
+WGC, STEP = "grad_weight", "step"
+PHASE_NAMES = {WGC: "grad_weight (WGC)", STEP: "whole step"}
+# Where the cycles of an operation go: they sum to its cycles.
+CYCLE_PARTS = ("busy", "port stall", "load stall", "store stall", "drain")
+# Components of the energy account, joined for reading: what is in no group stands for itself.
+ENERGY_GROUPS = {
+    "MAC": ("mac",),
+    "PE registers": ("register",),
+    "vector unit": ("vector",),
+    "adder tree, index": ("adder_tree", "index"),
+    "SRAM": ("sram_a", "sram_b", "sram_accumulator", "sram_mask"),
+    "DRAM": ("dram",),
+    "leakage": ("leakage",),
+}
+
+
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a table: column -> value."""
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def phase_sums(run: Run) -> dict[str, dict[str, Any]]:
+    """`Run.phases` as plain values: phase -> column -> number."""
+    frame = run.phases()
+    return dict(zip(map(str, frame.index), rows_of(frame), strict=True))
+
+
+def comparison_cells(comparison: Comparison) -> dict[tuple[str, str], dict[str, Any]]:
+    """`Comparison.table` as plain values: (dataflow, phase) -> column -> number."""
+    frame = comparison.table()
+    return {(str(key[0]), str(key[1])): row for key, row in zip(frame.index, rows_of(frame), strict=True)}
+
+
+def cycle_parts(row: Mapping[str, Any]) -> dict[str, int]:
+    """Cycles of a row of `Run.phases` or `Run.layers` divided into CYCLE_PARTS, which sum to them."""
+    port, load, store, drain = (row[f"{name}_cycles"] for name in ("port_stall", "load_stall", "store_stall", "drain"))
+    busy = row["array_cycles"] + row["vector_cycles"] - port
+    return dict(zip(CYCLE_PARTS, (busy, port, load, store, drain), strict=True))
+
+
+def energy_groups(row: Mapping[str, Any]) -> dict[str, float]:
+    """Picojoules of a row of `Run.phases` in ENERGY_GROUPS; what no group names stands for itself."""
+    components = [key.removesuffix("_pj") for key in row if key.endswith("_pj") and key != "energy_pj"]
+    grouped = {part for parts in ENERGY_GROUPS.values() for part in parts}
+    groups = ENERGY_GROUPS | {name: (name,) for name in components if name not in grouped}
+    return {
+        group: sum(row[f"{part}_pj"] for part in parts if part in components)
+        for group, parts in groups.items()
+        if any(part in components for part in parts)
+    }
+
+
+def phases_of(comparison: Comparison) -> list[str]:
+    """Phases of the step in order, then 'step'."""
+    return list(phase_sums(comparison.baseline))
+
+
+def wgc_and_step(comparison: Comparison) -> list[str]:
+    """What a comparison is about: grad_weight (if the step has any) and the whole step."""
+    return [phase for phase in (WGC, STEP) if phase in phases_of(comparison)]
