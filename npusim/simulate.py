@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npusim import _analysis_kernels, catalogue, engine
+from npusim import catalogue, engine, units
 from npusim import bounds as lower_bounds
 from npusim import program as tp
 from npusim.counters import COUNTERS
@@ -101,6 +101,11 @@ class Run:
         sums["utilisation"] = sums.macs_done / (sums.cycles * peak).clip(lower=1)
         return sums
 
+    @cached_property
+    def units(self) -> pd.DataFrame:
+        """How each unit spent the run, in server-cycles by cause; see `npusim.units.table`."""
+        return units.table(self.lowered.program, self.schedule, engine.unit_capacity(self.hardware))
+
     def _density(self, op) -> float:
         masks = self.graph.update_masks if op.phase in ("grad_weight", "update", "aux") else self.graph.task_masks
         return masks[op.param].density if op.param in masks else 1.0
@@ -123,6 +128,7 @@ class Run:
             "cycles below a lower bound": int((self.cycles[:, None] < self.bounds).sum()),
             "busy and waiting above cycles": int((self.drain_cycles < 0).sum()),
             "MACs done, gated and skipped that are not the dense MACs": int((done != dense).sum()),
+            "time of a unit that does not add up": int((self.units < 0).any(axis=1).sum()),
             "negative counters": int((self.lowered.counts < 0).any(axis=1).sum()),
             "DRAM bytes read that no load moved": int((moved[tp.LOAD] != self.count("dram_read_bytes")).sum()),
             "DRAM bytes written that no store moved": int((moved[tp.STORE] != self.count("dram_write_bytes")).sum()),
@@ -167,12 +173,7 @@ def _timing(lowered: Lowered, schedule: Schedule) -> dict[str, np.ndarray]:
         np.add.at(total, program.op[mask], program.cycles[mask])
         return total
 
-    waiting = sum(
-        _analysis_kernels.waits(
-            program.kind, program.op, program.dep_ptr, program.dep_idx, schedule.start, schedule.end, kind, ops
-        )
-        for kind in (tp.COMPUTE, tp.VECTOR)
-    )
+    waiting = units.waits(program, schedule, tp.COMPUTE, ops) + units.waits(program, schedule, tp.VECTOR, ops)
     return {
         "cycles": np.diff(marks),
         "array_cycles": per_op(program.kind == tp.COMPUTE),

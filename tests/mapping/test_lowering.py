@@ -190,3 +190,17 @@ def test_lowering_is_deterministic_and_counts_are_named(edge):
     assert digest(one.program) == digest(other.program)
     assert one.counts.shape == (3, len(COUNTERS))
     assert engine.run(one.program, engine.unit_capacity(edge)).cycles > 0
+
+
+def test_the_time_of_every_unit_adds_up(edge):
+    # The hand-computed case above: 542 cycles, loads 4 x 64 and one store of 32 on the bus, latency 80 each.
+    units = simulate(layer_step(Conv(1, 16, 8, 8, 16), phases=("grad_weight",)), edge).units
+    assert units.sum(axis=1).to_dict() == {"dram": 542, "array": 542, "vector": 542, "dma_read": 1084, "dma_write": 542}
+    assert units.loc["array"].to_dict() == {
+        "busy": 156, "wait_load": 274, "wait_store": 0, "wait_bus": 0, "latency": 0, "idle": 112,
+    }  # fmt: skip
+    # X0 waits 64 for dY0 on the bus, nothing else waits.
+    assert units.loc["dma_read"].to_dict() == {
+        "busy": 256, "wait_load": 0, "wait_store": 0, "wait_bus": 64, "latency": 320, "idle": 444,
+    }  # fmt: skip
+    assert units.loc["dram", "busy"] == 288
