@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from npusim.errors import TraceError
-from npusim.graph import DIMS, MAX_DIMENSION, TENSOR_KINDS, Dims, Op, StepGraph, Tensor
+from npusim.graph import DIMS, MAX_DIMENSION, TENSOR_KINDS, Conv, Dims, Op, StepGraph, Tensor
 
 SCHEMA = 1
 GROUPS = ("task_masks", "update_masks", "observed")
@@ -92,6 +92,8 @@ def _decode(value: Any) -> Decoded:
         if tensor.grad_of and tensor.grad_of not in tensors:
             raise _Problem(f"tensor {tensor.name!r}", f"is the gradient of an unknown tensor {tensor.grad_of!r}")
     ops = tuple(_op(item, f"ops[{i}]") for i, item in enumerate(_list(root["ops"], "ops", MAX_OPS)))
+    for i, op in enumerate(ops):
+        _results_fit(op, tensors, f"ops[{i}]")
     groups = _keys(root["masks"], "masks", GROUPS)
     masks = {group: dict(_masks(groups[group], f"masks.{group}")) for group in GROUPS}
     for key, entry in masks["observed"].items():
@@ -123,6 +125,16 @@ def _op(value: Any, where: str) -> Op:
     name, param = _name(item["name"], f"{where}.name"), _name(item["param"], f"{where}.param", empty=True)
     dims = _dims(item["dims"], f"{where}.dims")
     return Op(name, item["phase"], item["kind"], dims, operands[0], operands[1], param)
+
+
+def _results_fit(op: Op, tensors: dict[str, Tensor], where: str) -> None:
+    """The result of a convolution or linear layer has N*K*P*Q elements."""
+    dims = op.dims
+    if op.phase != "forward" or not isinstance(dims, Conv) or len(op.outputs) != 1 or op.outputs[0] not in tensors:
+        return
+    elements = tensors[op.outputs[0]].elements
+    if elements != dims.t * dims.k:
+        raise _Problem(where, f"computes {dims.t * dims.k} elements, its result {op.outputs[0]!r} has {elements}")
 
 
 def _dims(value: Any, where: str) -> Dims:

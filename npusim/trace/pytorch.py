@@ -30,7 +30,7 @@ _PRODUCT_LIKE = re.compile(
     r"attention|rnn|lstm|gru|conv|linear|matmul|bilinear|einsum|tensordot|cdist|_trilinear"
     r"|(^|_)(mm|bmm|addmm|mv|addmv|addbmm|dot|vdot|addr|ger|outer|kron|inner)(_|$)|^linalg_|fft|grouped_mm|scaled_mm"
 )
-_HARMLESS = re.compile(r"upsample|convert|conv_tbc_backward|reorder|_linalg_check|new_zeros|backward_mask")
+_HARMLESS = re.compile(r"upsample|convert|reorder|_linalg_check|linalg_(vector|matrix)_norm")
 
 
 def capture(

@@ -66,6 +66,7 @@ class Recorder:
         self.canonical: dict[str, str] = {}
         self.flipped: set[str] = set()
         self.unseen: list[str] = []
+        self.undecided: dict[int, frozenset[str]] = {}
         self.backward_began = False
         self.cloned_at: int | None = None
         self._known: dict[int, Known] = {}
@@ -177,6 +178,21 @@ class Recorder:
         self.ops.append(op)
         return op
 
+    def emit_owned(
+        self,
+        name: str,
+        phase: str,
+        kind: str,
+        dims: Dims,
+        inputs: Iterable[str],
+        outputs: Iterable[str],
+        owners: frozenset[str],
+    ) -> Op:
+        """An op on values that derive from the parameters `owners`. Whose masks apply is known only when
+        the whole step is: a mask is computed before the convolution that reads the masked weight."""
+        self.undecided[len(self.ops)] = owners
+        return self.emit(name, phase, kind, dims, inputs, outputs)
+
     def weight_name(self, value: torch.Tensor, fallback: str) -> str:
         """Parameter that a convolution or linear op reads: `<module>.weight` even when the framework
         computes it from other parameters (a mask, a parametrisation), so that masks find it."""
@@ -215,4 +231,6 @@ class Recorder:
         return named[0] if len(named) == 1 else ""
 
     def graph(self, **parts: Any) -> StepGraph:
+        for i, owners in self.undecided.items():
+            self.ops[i] = replace(self.ops[i], param=self.masked_parameter(owners))
         return StepGraph(self.name, tuple(self.ops), self.tensors, observed=self.observed, **parts)

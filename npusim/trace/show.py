@@ -51,15 +51,15 @@ def render(graph: StepGraph) -> str:
     """Plain text for a terminal: a line per operation, then totals by phase. Names are made harmless."""
     lines: list[tuple[str, ...]] = [("#", "phase", "kind", "name", "shape", "MACs", "task", "update")]
     for i, op in enumerate(graph.ops):
-        masks = (graph.task_masks.get(op.param), graph.update_masks.get(op.param))
-        densities = [percent(mask.density) if mask else "" for mask in masks]
+        selected = (graph.task_masks.get(op.param), graph.update_masks.get(op.param))
+        densities = [percent(mask.density) if mask else "" for mask in selected]
         macs = count(op.macs) if op.macs else ""
         cells = (str(i), op.phase, op.kind, _short(op.name), describe(op.dims), macs, *densities)
         lines.append(tuple(clean(cell) for cell in cells))
     text = _aligned(lines)
     sums: list[tuple[str, ...]] = [("phase", "operations", "MACs", "selected")]
-    for phase, operations, macs_sum, selected in totals(graph).reset_index().to_numpy().tolist():
-        sums.append((phase, str(operations), count(macs_sum), count(selected)))
+    for row in totals(graph).reset_index().to_numpy().tolist():
+        sums.append((str(row[0]), str(row[1]), count(row[2]), count(row[3])))
     first = f"step {clean(graph.name)}: {len(graph.ops)} operations, {len(graph.tensors)} tensors"
     masks = f"masks: {len(graph.task_masks)} task, {len(graph.update_masks)} update, {len(graph.observed)} observed"
     notes = [f"{clean(key)}: {_short(clean(value))}" for key, value in graph.meta.items()]

@@ -189,7 +189,7 @@ def _parameter_work(
         names.append(rec.produce(value, label, role, grad_of, own))
     phase = "update" if updates else "aux"
     dims = Vector(elements, 1 if kind == "elementwise" else 0)
-    op = rec.emit(name, phase, kind, dims, dict.fromkeys(inputs), names, param)
+    op = rec.emit_owned(name, phase, kind, dims, dict.fromkeys(inputs), names, owners)
     if call.sequence is not None:
         rec.forward[call.sequence] = Forward(op, tuple(inputs), names[0], aux=True)
 
@@ -231,8 +231,9 @@ def _accumulate(rec: Recorder, gradients: list[torch.Tensor], out: torch.Tensor)
     owners = rec.owners(gradients)
     result = rec.produce(out, f"{target or name}.grad", role, target, owners)
     phase = "grad_weight" if role == "weight_gradient" else "grad_input"
-    param = rec.masked_parameter(owners) if role == "weight_gradient" else ""
-    rec.emit(name, phase, "add", Vector(int(out.numel())), names, (result,), param)
+    if role != "weight_gradient":
+        owners = frozenset()
+    rec.emit_owned(name, phase, "add", Vector(int(out.numel())), names, (result,), owners)
 
 
 def _weight_side(
@@ -248,7 +249,7 @@ def _weight_side(
     kind = "mul" if base == "mul" and len(inputs) > 1 else "elementwise"
     result = rec.produce(outputs[0], f"{target or op_name}.grad", "weight_gradient", target, owners)
     dims = Vector(_elements(operands, outputs), 1 if kind == "elementwise" else 0)
-    rec.emit(op_name, "aux", kind, dims, dict.fromkeys(inputs), (result,), rec.masked_parameter(owners))
+    rec.emit_owned(op_name, "aux", kind, dims, dict.fromkeys(inputs), (result,), owners)
 
 
 def _target(rec: Recorder, forward: Forward | None, read: list[str], out: torch.Tensor) -> str:

@@ -1,0 +1,148 @@
+"""Steps from forward-only layer lists."""
+
+from __future__ import annotations
+
+import pytest
+
+from npusim.errors import NpusimError
+from npusim.graph import Conv, Gemm
+from npusim.synthesis import Layer, from_file, from_layers
+
+INPUT = {"name": "x", "kind": "input", "shape": (2, 3, 8, 8)}
+
+
+def resnet18_layers(width, classes, shape):
+    """ResNet-18 with the module names of the test model."""
+    layers = [{"name": "image", "kind": "input", "shape": shape}]
+
+    def add(name, kind, *inputs, **options):
+        layers.append({"name": name, "kind": kind, "inputs": list(inputs), **options})
+        return name
+
+    add("conv1", "conv", out=width, kernel=7, stride=2, padding=3)
+    add("bn1", "batch_norm")
+    add("relu", "activation")
+    x, c = add("maxpool", "pool", kernel=3, stride=2, padding=1), width
+    for stage in range(1, 5):
+        k = width << (stage - 1)
+        for block in range(2):
+            n, stride, shortcut = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1, x
+            if stride != 1 or c != k:
+                add(f"{n}.downsample.0", "conv", x, out=k, stride=stride)
+                shortcut = add(f"{n}.downsample.1", "batch_norm")
+            add(f"{n}.conv1", "conv", x, out=k, kernel=3, stride=stride, padding=1)
+            add(f"{n}.bn1", "batch_norm")
+            add(f"{n}.relu", "activation")
+            add(f"{n}.conv2", "conv", out=k, kernel=3, padding=1)
+            y = add(f"{n}.bn2", "batch_norm")
+            add(f"{n}.add", "add", y, shortcut)
+            x, c = add(f"{n}.relu@2", "activation"), k
+    add("avgpool", "pool", size=1)
+    add("flatten", "flatten")
+    add("fc", "linear", out=classes, bias=True)
+    return layers
+
+
+def test_synthesised_resnet18_equals_the_captured_one():
+    pytest.importorskip("torch")
+    import models
+
+    from npusim import trace
+
+    captured = trace.capture_static(lambda: models.ResNet18(10, 8), (2, 3, 64, 64), optimizer="adam")
+    made = from_layers(resnet18_layers(8, 10, (2, 3, 64, 64)), "ResNet18", "adam")
+    split = len(captured.ops) - len(captured.phase("update"))
+    assert made.ops[:split] == captured.ops[:split]
+    # PyTorch updates parameters in the order in which modules were made, not called.
+    assert set(made.phase("update")) == set(captured.phase("update"))
+    assert dict(made.tensors) == dict(captured.tensors)
+
+
+def test_phases_order_and_accumulation():
+    layers = [
+        INPUT,
+        Layer("a", "conv", out=4, kernel=3, padding=1),
+        Layer("r", "activation"),
+        Layer("b", "conv", out=4, kernel=3, padding=1, groups=4),
+        Layer("s", "add", ("b", "r")),
+        Layer("g", "pool", size=1),
+        Layer("f", "flatten"),
+        Layer("fc", "linear", out=10, bias=True),
+    ]
+    step = from_layers(layers, "net", "sgd")
+    assert [op.label for op in step.ops] == [
+        "a:forward", "r:forward", "b:forward", "s:forward", "g:forward", "fc:forward", "softmax_loss:forward",
+        "softmax_loss:grad_input", "fc:grad_input", "fc:grad_weight", "fc:grad_weight", "g:grad_input",
+        "b:grad_input", "b:grad_weight", "r.accumulate:grad_input", "r:grad_input", "a:grad_weight",
+        "a:update", "b:update", "fc:update", "fc:update",
+    ]  # fmt: skip
+    sums = next(op for op in step.ops if op.name == "r.accumulate")
+    assert sums.inputs == ("s:y.grad", "r:y.grad") and sums.outputs == ("r:y.grad@2",)
+    depthwise = next(op for op in step.ops if op.label == "b:grad_weight")
+    # N*K*P*Q*(C/G)*R*S = 2*4*8*8*1*3*3 = 4,608
+    assert depthwise.dims == Conv(2, 4, 8, 8, 4, 3, 3, (1, 1), (1, 1), (1, 1), 4) and depthwise.macs == 4_608
+
+
+def test_attention_gradients():
+    layers = [
+        {"name": "x", "kind": "input", "shape": (2, 5, 8)},
+        {"name": "q", "kind": "linear", "out": 6},
+        {"name": "k", "kind": "linear", "inputs": ["x"], "out": 6},
+        {"name": "scores", "kind": "matmul", "inputs": ["q", "k"], "transposed": True},
+        {"name": "p", "kind": "softmax"},
+        {"name": "out", "kind": "matmul", "inputs": ["p", "k"]},
+        {"name": "n", "kind": "layer_norm"},
+        {"name": "fc", "kind": "linear", "out": 3},
+    ]
+    step = from_layers(layers, "attention", "momentum")
+    products = [(op.phase, op.dims) for op in step.ops if op.kind == "matmul"]
+    assert products == [
+        ("forward", Gemm(2, 5, 5, 6)), ("forward", Gemm(2, 5, 6, 5)),
+        ("grad_input", Gemm(2, 5, 5, 6)), ("grad_input", Gemm(2, 5, 6, 5)),
+        ("grad_input", Gemm(2, 5, 6, 5)), ("grad_input", Gemm(2, 6, 5, 5)),
+    ]  # fmt: skip
+    assert len({op.macs for op in step.ops if op.kind == "matmul"}) == 1
+    assert [op.name for op in step.phase("grad_weight")] == ["fc", "k", "q"]
+    assert not any(op.name in ("q", "k") for op in step.phase("grad_input"))
+
+
+def test_every_mistake_is_reported():
+    layers = [
+        {"name": "a", "kind": "conv", "out": 0, "kernal": 3},
+        {"name": "a", "kind": "conv", "out": 4, "inputs": ["nowhere"], "stride": -1},
+        {"name": "b", "kind": "magic"},
+        {"name": "s", "kind": "add", "inputs": ["a"]},
+    ]
+    with pytest.raises(NpusimError) as caught:
+        from_layers(layers, "net")
+    text = str(caught.value)
+    for words in ("unknown key 'kernal' (did you mean 'kernel'?)", "out = 0", "'nowhere'", "stride = -1", "used twice",
+                  "needs a name and a kind", "add reads 2", "must be an 'input'"):  # fmt: skip
+        assert words in text
+
+
+@pytest.mark.parametrize("layer, words", [
+    ({"name": "c", "kind": "conv", "out": 4, "kernel": 9}, "window 9x9 does not fit 8x8"),
+    ({"name": "c", "kind": "conv", "out": 4, "groups": 2}, "does not divide"),
+    ({"name": "v", "kind": "view", "shape": [7]}, "cannot be viewed"),
+    ({"name": "p", "kind": "pool", "kernel": 9}, "does not fit"),
+])  # fmt: skip
+def test_layers_that_do_not_fit(layer, words):
+    with pytest.raises(NpusimError, match=words):
+        from_layers([INPUT, layer], "net")
+    with pytest.raises(NpusimError, match="allowed: sgd, momentum, adam"):
+        from_layers([INPUT], "net", "lion")
+
+
+def test_layer_lists_in_toml(tmp_path):
+    path = tmp_path / "net.toml"
+    path.write_text(
+        'name = "net"\noptimizer = "momentum"\nmeta = {source = "here"}\n'
+        'layers = [\n {name = "x", kind = "input", shape = [1, 3, 8, 8]},\n {name = "a", kind = "conv", out = 4},\n]\n'
+    )
+    step = from_file(path)
+    assert step.meta["source"] == "here" and step.phase("update")[0].kind == "momentum"
+    for text, words in (("name = 1", "needs 'name'"), ("x = [", "cannot be read"), ("more = 1", "unknown key 'more'")):
+        path.write_text(text)
+        with pytest.raises(NpusimError, match=words):
+            from_file(path)
