@@ -1,7 +1,7 @@
 """Figures of a comparison, made with matplotlib's object interface: no global state, no display.
 
-Colours are those of Okabe and Ito, told apart with any colour vision. Text and lines use the two greys INK and
-FAINT only, so that a page can swap them for its own theme.
+Colours are those of Okabe and Ito, told apart with any colour vision. Text, lines and background use INK,
+FAINT and PAPER only, so that a page can swap them for its own theme.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from npusim.compare import Comparison
 
-INK, FAINT = "#26262b", "#b4b4bb"
+INK, FAINT, PAPER = "#26262b", "#b4b4bb", "#ffffff"
 # Okabe and Ito, Color Universal Design, 2008; black left out, it vanishes on a dark page.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
 HATCHES = ("", "//", "..", "xx")
@@ -43,14 +43,14 @@ def figures(comparison: Comparison) -> dict[str, Figure]:
         return {"speedup": speedup(comparison), "energy": energy(comparison), "cycles": cycles(comparison)}
 
 
-def png(figure: Figure) -> bytes:
-    """White background, 160 dots per inch; the same bytes for the same figure."""
-    return _saved(figure, "png", facecolor="white", dpi=160)
+def pngs(drawn: Mapping[str, Figure]) -> dict[str, bytes]:
+    """Each figure at 160 dots per inch; the same bytes for the same figure."""
+    return {name: _saved(figure, "png", {"Software": None}) for name, figure in drawn.items()}
 
 
-def svg(figure: Figure, background: str = "white") -> str:
-    """Text stays text; the same characters for the same figure."""
-    return _saved(figure, "svg", facecolor=background).decode()
+def svgs(drawn: Mapping[str, Figure]) -> dict[str, str]:
+    """Each figure with its text as text; the same characters for the same figure."""
+    return {name: _saved(figure, "svg", {"Date": None}).decode() for name, figure in drawn.items()}
 
 
 def speedup(comparison: Comparison) -> Figure:
@@ -167,21 +167,12 @@ def _broken(name: str) -> str:
     return shown if len(shown) <= 24 else f"{shown[:23]}…"
 
 
-def _saved(figure: Figure, kind: str, **options) -> bytes:
+def _saved(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
     import matplotlib
 
     buffer = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         # A name in a script that the font lacks shows as boxes; that is no reason to fail.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, format=kind, metadata=metadata, **options)
+        figure.savefig(buffer, format=kind, metadata=metadata, facecolor=PAPER, dpi=160)
     return buffer.getvalue()
-
-
-def files(drawn: dict[str, Figure]) -> dict[str, bytes | str]:
-    """PNG and SVG of each figure: file name -> content."""
-    found: dict[str, bytes | str] = {}
-    for name, figure in drawn.items():
-        found |= {f"{name}.png": png(figure), f"{name}.svg": svg(figure)}
-    return found

@@ -60,7 +60,7 @@ def main() -> None:
     from npusim.errors import NpusimError
 
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="npusim", standalone_mode=False)
     except NpusimError as error:
         _fail(str(error), 2)
     except OSError as error:

@@ -150,11 +150,10 @@ def _energy(name: str) -> tuple[Any, list[str]]:
 
 
 def _workload(name: str) -> tuple[Any, list[str]]:
-    from npusim import catalogue, text
+    from npusim import text
     from npusim.graph import PHASES
-    from npusim.trace import read
 
-    graph = read(catalogue.find("workloads", name))
+    _, graph = options.step_of(name)
     phases = {p: graph.phase(p) for p in PHASES if graph.phase(p)}
     lines = [f"{graph.name}: {len(graph.ops)} operations, {len(graph.tensors)} tensors", ""]
     rows = [(p, f"{len(ops)} operations, {text.count(sum(op.macs for op in ops))} MACs") for p, ops in phases.items()]

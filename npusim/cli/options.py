@@ -31,7 +31,7 @@ Workload = Annotated[
     str,
     typer.Argument(
         metavar="WORKLOAD",
-        help="A name of `npusim list workloads`, or a trace file.",
+        help="A name of `npusim list workloads`, a trace file, or a layer list in TOML.",
         autocompletion=complete("workloads"),
     ),
 ]
@@ -73,7 +73,7 @@ def prepare(
     """Step and machine of a request, and the request with files and changed keys filled in."""
     from dataclasses import replace
 
-    from npusim import catalogue, engine, hardware, trace
+    from npusim import catalogue, engine, hardware
     from npusim.errors import ConfigError, closest
 
     if request.engine not in engine.ENGINES:
@@ -84,13 +84,24 @@ def prepare(
     machine = hardware.load(request.hardware)
     machine = machine.replace(changes) if changes else machine
     files = {name: catalogue.find("dataflows", name) for name in dataflows}
-    source = catalogue.find("workloads", request.workload)
-    graph = trace.read(source)
+    source, graph = step_of(request.workload)
     if request.input_size is not None or request.batch is not None:
         from npusim.trace.reshape import reshape
 
         graph = reshape(graph, request.input_size, request.batch)
     return graph, machine, replace(request, source=source, changes=changes, dataflows=files)
+
+
+def step_of(workload: str) -> tuple[Path, StepGraph]:
+    """The file of a workload and its step: a trace, or a layer list (.toml) whose backward phases are synthesised."""
+    from npusim import catalogue, trace
+
+    if workload.endswith(".toml") and Path(workload).is_file():
+        from npusim.synthesis import from_file
+
+        return Path(workload), from_file(workload)
+    source = catalogue.find("workloads", workload)
+    return source, trace.read(source)
 
 
 def settings_of(texts: list[str]) -> dict[str, Any]:

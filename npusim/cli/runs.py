@@ -113,10 +113,12 @@ def _write(out, comparison, record) -> None:
     from npusim.html import page
 
     drawn = plot.figures(comparison)
+    svgs = plot.svgs(drawn)
     files = {
         **report.comparison_files(comparison, record),
-        **plot.files(drawn),
-        "report.html": page.comparison_page(comparison, drawn, record),
+        **{f"{name}.png": image for name, image in plot.pngs(drawn).items()},
+        **{f"{name}.svg": image for name, image in svgs.items()},
+        "report.html": page.comparison_page(comparison, svgs, record),
     }
     atomic.write_files(out, files)
 

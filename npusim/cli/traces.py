@@ -48,10 +48,7 @@ def show(trace: options.Workload, json: options.Json = False) -> None:
     Example:
       npusim trace show resnet18-swu
     """
-    from npusim import catalogue
-    from npusim.trace import read
-
-    graph = read(catalogue.find("workloads", trace))
+    _, graph = options.step_of(trace)
     if json:
         from npusim.report import json_text
 
@@ -78,12 +75,13 @@ def reshape(
     """
     if input_size is None and batch is None:
         raise typer.BadParameter("give --input-size, --batch or both", param_hint="--input-size")
-    from npusim import atomic, catalogue, trace
+    from npusim import atomic, trace
     from npusim.cli.output import hint
     from npusim.trace.reshape import reshape as reshaped
 
     atomic.check(target.parent)
-    trace.write(reshaped(trace.read(catalogue.find("workloads", source)), input_size, batch), target)
+    _, graph = options.step_of(source)
+    trace.write(reshaped(graph, input_size, batch), target)
     hint(f"written: {target}")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from string import Template
@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any
 from npusim import breakdown, plot, report, text
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from npusim.compare import Comparison
     from npusim.simulate import Run
 
@@ -29,10 +27,10 @@ ALTERNATIVE = {
 }
 
 
-def comparison_page(comparison: Comparison, figures: dict[str, Figure], manifest: dict[str, Any]) -> str:
-    """The whole page; `figures` as `plot.figures`, `manifest` as `provenance.manifest`."""
+def comparison_page(comparison: Comparison, pictures: Mapping[str, str], manifest: dict[str, Any]) -> str:
+    """The whole page; `pictures` as `plot.svgs`, `manifest` as `provenance.manifest`."""
     run = comparison.baseline
-    drawn = {name: _picture(name, plot.svg(figure, background="none")) for name, figure in figures.items()}
+    drawn = {name: _picture(name, svg) for name, svg in pictures.items()}
     sections = {
         "Summary": _sentences(report.summary(comparison)),
         "Speed": drawn["speedup"] + _table(report.comparison_table(comparison), _baseline(comparison)),
@@ -82,12 +80,12 @@ def _baseline(comparison: Comparison) -> str:
 
 
 def _picture(name: str, svg: str) -> str:
-    """An SVG for inline use: ids of its own, the page's colours for text and lines."""
+    """An SVG for inline use: ids of its own, no background, the page's colours for text and lines."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     for old, new in (('id="', f'id="{name}-'), ("url(#", f"url(#{name}-"), ('href="#', f'href="#{name}-')):
         svg = svg.replace(old, new)
-    svg = svg.replace(plot.INK, "var(--ink)").replace(plot.FAINT, "var(--faint)")
+    svg = svg.replace(plot.PAPER, "none").replace(plot.INK, "var(--ink)").replace(plot.FAINT, "var(--faint)")
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(ALTERNATIVE[name])}" ', 1)
     return f"<figure>{svg}</figure>"
 

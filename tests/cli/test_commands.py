@@ -1,0 +1,215 @@
+"""What the commands print and write when all is well."""
+
+import csv
+import io
+import json
+import resource
+import subprocess
+import sys
+
+import pytest
+from steps import HOSTILE, small_step
+
+from npusim import trace
+from npusim.cli import options
+from npusim.cli.options import complete
+
+BOTH = "dense-os,reduction-spatial"
+
+
+def read_csv(path):
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+def test_alone_it_says_what_to_do_first(npusim):
+    result = npusim()
+    assert (result.code, result.err) == (0, "")
+    assert "npusim list workloads" in result.out and "npusim compare WORKLOAD" in result.out
+
+
+def test_version(npusim):
+    assert npusim("--version").out == "npusim 0.1.0\n"
+
+
+@pytest.mark.parametrize(
+    "words", ["run", "compare", "list", "show", "trace show", "trace reshape", "trace capture"], ids=str.split
+)
+def test_every_help_has_an_example(npusim, words):
+    result = npusim(*words.split(), "--help")
+    assert result.code == 0
+    assert f"Example:\n    npusim {words}" in result.out
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['npusim', '--help']\nfrom npusim.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "assert not {'numpy', 'pandas', 'numba', 'pydantic', 'matplotlib', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    taken = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "npusim", "--help"], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(taken) < 0.3
+
+
+def test_run_prints_layers_and_phases(npusim):
+    result = npusim("run", "small")
+    assert (result.code, result.err) == (0, "")
+    title, header, *rows = result.out.splitlines()
+    assert title == "small on edge-16x16, dense-os"
+    expected = "operation phase kind shape dataflow density cycles utilisation waiting DRAM energy"
+    assert header.split() == expected.split()
+    assert [row.split()[:3] for row in rows[:2]] == [["conv1", "forward", "conv"], ["bn1", "forward", "batch_norm"]]
+    assert rows[19] == "" and rows[20] == "Phases"
+    assert [row.split()[0] for row in rows[22:]] == ["forward", "grad_input", "grad_weight", "update", "whole"]
+
+
+def test_run_writes_files_that_agree_with_each_other(npusim, tmp_path):
+    assert npusim("run", "small", "--out", tmp_path / "new" / "folder").code == 0
+    folder = tmp_path / "new" / "folder"
+    assert sorted(p.name for p in folder.iterdir()) == ["layers.csv", "manifest.json", "phases.csv"]
+    layers, phases = read_csv(folder / "layers.csv"), read_csv(folder / "phases.csv")
+    assert len(layers) == 19 and phases[-1]["phase"] == "step"
+    assert sum(int(row["cycles"]) for row in layers) == int(phases[-1]["cycles"])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["dataflows"]["dense-os"]["cycles"] == int(phases[-1]["cycles"])
+
+
+def test_a_manifest_says_everything_and_only_its_date_changes(npusim, tmp_path, monkeypatch):
+    words = ("run", "small", "--set", "array.rows=8", "--set", "clock_hz=1GHz", "--batch", "4", "--out")
+    npusim(*words, tmp_path / "a")
+    first = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    assert first["date"] == "1970-01-01T00:00:00+00:00"
+    assert first["command"][:3] == ["npusim", "run", "small"]
+    assert first["hardware"]["changes"] == {"array.rows": 8, "clock_hz": "1GHz"}
+    assert first["hardware"]["parameters"]["clock_hz"] == 10**9
+    assert first["workload"]["batch"] == 4
+    assert set(first["versions"]) >= {"npusim", "python", "numpy", "numba"}
+    assert first["energy"]["table"] == "generic-28nm" and first["energy"]["sources"]["dram"]
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    npusim(*words, tmp_path / "b")
+    second = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert second["date"] != first["date"]
+    for record in (first, second):
+        del record["date"], record["command"]
+    assert first == second
+
+
+def test_both_engines_give_the_same_layers(npusim, tmp_path):
+    for engine in ("fast", "simpy"):
+        npusim("run", "small", "-d", "reduction-spatial", "--engine", engine, "--out", tmp_path / engine)
+    files = [(tmp_path / engine / "layers.csv").read_bytes() for engine in ("fast", "simpy")]
+    assert files[0] == files[1]
+
+
+def test_json_is_the_only_output(npusim):
+    run = json.loads(npusim("run", "small", "--json").out)
+    assert set(run) == {"manifest", "phases", "layers"} and len(run["layers"]) == 19
+    both = json.loads(npusim("compare", "small", "-d", BOTH, "--json").out)
+    assert {(r["dataflow"], r["phase"]) for r in both["comparison"]} >= {("reduction-spatial", "grad_weight")}
+
+
+def test_compare_prints_wgc_and_step_in_words_and_tables(npusim):
+    result = npusim("compare", "small", "-d", BOTH)
+    assert (result.code, result.err) == (0, "")
+    assert "Update masks select 25.2 % of the weights of 3 masked parameters (2,561 of 10,160)." in result.out
+    assert "reduction-spatial: WGC " in result.out and "the whole step " in result.out
+    assert "Speedup and energy gain against dense-os" in result.out and "Energy by component" in result.out
+    assert "\x1b" not in result.out
+
+
+def test_compare_writes_tables_pictures_and_a_page(npusim, tmp_path):
+    (tmp_path / "mine.txt").write_text("stays")
+    for _ in range(2):
+        assert npusim("compare", "small", "-d", BOTH, "--out", tmp_path).code == 0
+    pictures = [f"{name}.{kind}" for name in ("cycles", "energy", "speedup") for kind in ("png", "svg")]
+    tables = ["comparison.csv", "layers.csv", "manifest.json", "phases.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*pictures, *tables, "report.html", "mine.txt"])
+    rows = read_csv(tmp_path / "comparison.csv")
+    base = {row["phase"]: row for row in rows if row["dataflow"] == "dense-os"}
+    assert all(float(row["speedup"]) == float(row["energy_gain"]) == 1 for row in base.values())
+    for row in rows:
+        assert float(row["speedup"]) == pytest.approx(int(base[row["phase"]]["cycles"]) / int(row["cycles"]))
+    assert {row["run"] for row in read_csv(tmp_path / "layers.csv")} == set(BOTH.split(","))
+
+
+def test_input_size_and_batch_reshape(npusim):
+    small, large = (npusim("run", "small", *more, "--json").out for more in ((), ("--batch", "8")))
+    macs = [json.loads(out)["phases"][-1]["macs"] for out in (small, large)]
+    assert macs[1] == 4 * macs[0]
+
+
+def test_a_layer_list_is_a_workload(npusim, tmp_path):
+    path = tmp_path / "net.toml"
+    path.write_text(
+        'name = "net"\n[[layers]]\nname = "input"\nkind = "input"\nshape = [1, 3, 8, 8]\n'
+        '[[layers]]\nname = "conv"\nkind = "conv"\nout = 8\nkernel = 3\n'
+    )
+    assert npusim("run", path).out.startswith("net on edge-16x16, dense-os\n")
+
+
+def test_names_never_reach_the_terminal_raw(npusim, catalogue_folder, monkeypatch):
+    source, step = catalogue_folder / "workloads" / "small.npz", small_step(name=HOSTILE)
+    monkeypatch.setattr(options, "step_of", lambda workload: (source, step))
+    for words in (("run",), ("compare", "-d", "dense-os"), ("show", "workload"), ("trace", "show")):
+        out = npusim(*words, "hostile").out
+        assert "\x1b" not in out and "\u202e" not in out and "\\x1b[31m" in out
+
+
+def test_trace_show_reshape_and_capture(npusim, tmp_path):
+    assert "conv1" in npusim("trace", "show", "small").out
+    assert json.loads(npusim("trace", "show", "small", "--json").out)["name"] == "small"
+    target = tmp_path / "larger.npz"
+    assert npusim("trace", "reshape", "small", target, "--batch", "4").code == 0
+    assert trace.read(target).ops[0].dims.n == 4
+    assert "npusim.trace.capture(model, step)" in npusim("trace", "capture").out
+
+
+@pytest.mark.parametrize(
+    "kind, name, expected",
+    [
+        ("workloads", "small", "small"),
+        ("dataflows", "dense-os", "dense, output stationary; computes everything"),
+        ("hardware", "edge-16x16", "16x16 PEs fp16+fp32 at 800 MHz"),
+        ("energy", "generic-28nm", "28 nm; "),
+    ],
+)
+def test_list_and_show(npusim, kind, name, expected):
+    listed = npusim("list", kind)
+    line = next(line for line in listed.out.splitlines() if line.startswith(f"{name} "))
+    assert listed.code == 0 and expected in line
+    assert name in [entry["name"] for entry in json.loads(npusim("list", kind, "--json").out)]
+    shown = npusim("show", kind.removesuffix("s"), name)
+    assert shown.code == 0 and name in shown.out.splitlines()[0]
+    assert json.loads(npusim("show", kind.removesuffix("s"), name, "--json").out)
+
+
+def test_a_broken_entry_does_not_hide_the_others(npusim, tmp_path, monkeypatch):
+    (tmp_path / "hardware").mkdir()
+    (tmp_path / "hardware" / "mine.toml").write_text("name = ")
+    monkeypatch.setenv("NPUSIM_PATH", str(tmp_path))
+    result = npusim("list", "hardware")
+    assert result.code == 0 and "edge-16x16" in result.out
+    assert "mine" in result.out and "cannot be read" in result.out
+
+
+def test_completion_offers_names_also_after_a_comma():
+    assert complete("dataflows")("dense-o") == ["dense-os"]
+    assert complete("dataflows")("dense-os,red") == ["dense-os,reduction-spatial"]
+
+
+def test_a_narrow_terminal_gets_fewer_columns_but_whole_numbers(capsys, monkeypatch):
+    from npusim.cli import output
+    from npusim.report import Table
+
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(output, "_terminal_width", lambda: 16)
+    output.print_table(Table("T", ("name", "long", "cycles"), (("a", "bbbbbbbb", "1,234"),), 2, ("long",)))
+    captured = capsys.readouterr()
+    assert captured.out == "T\nname  cycles\na      1,234\n"
+    assert captured.err == "(left out for a narrow terminal: long)\n"
