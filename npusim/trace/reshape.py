@@ -103,11 +103,10 @@ class _Reshaping:
     def _linear(self, op: Op, dims: Conv, inputs: list[Shape]) -> Conv:
         """N counts everything in front of the features; the features themselves cannot change."""
         old, new = self.tensors[op.inputs[0]].shape, inputs[0]
-        for split in range(len(old) + 1):
-            if _product(old[:split]) == dims.n and _product(old[split:]) == dims.c:
-                if _product(new[split:]) == dims.c:
-                    return replace(dims, n=_product(new[:split]))
-                break
+        # Of a batch of one, nothing and the batch both count one row: the batch is meant.
+        for split in (*range(1, len(old) + 1), 0):
+            if (_product(old[:split]), _product(old[split:]), _product(new[split:])) == (dims.n, dims.c, dims.c):
+                return replace(dims, n=_product(new[:split]))
         if old == new:
             return dims
         raise self._stuck(op, f"it reads {dims.c} features of {_text(old)}, which would become {_text(new)}")
@@ -183,6 +182,8 @@ class _Reshaping:
                 return shape
             if len(old) == 2 and len(before) > 2 and old == (before[0], _product(before[1:])):
                 return (after[0], _product(after[1:]))
+            if old and before[1:] == after[1:] and old[0] * after[0] % before[0] == 0:
+                return (old[0] * after[0] // before[0], *old[1:])
         if old == ():
             return old
         raise self._stuck(op, f"the shape {_text(old)} of {name!r} does not follow from its inputs")

@@ -243,7 +243,7 @@ WRONG = [
     (change(("ops", 0, "dims", "n"), 1.0), r"ops[0].dims.n: is 1.0"),
     (change(("ops", 0, "dims", "n"), -1), r"ops[0].dims.n: is -1"),
     (change(("ops", 0, "dims", "n"), 2**41), r"ops[0].dims.n"),
-    (change(("ops", 0, "dims", "n"), 0), "n = 0 is outside"),
+    (change(("ops", 0, "dims", "n"), 0), "computes|n = 0 is outside"),
     (change(("ops", 0, "dims", "k"), 2**40), "computes"),
     (change(("ops", 0, "dims", "stride"), [0, 1]), "stride and groups"),
     (change(("ops", 0, "dims", "stride"), [1]), "must be two integers"),

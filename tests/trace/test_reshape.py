@@ -118,7 +118,7 @@ def test_what_cannot_be_propagated_is_named():
         NpusimError, match=r"step 'net' cannot be re-shaped at fc:forward \(linear\): it reads 64 features"
     ):
         reshape(step, 16)
-    with pytest.raises(NpusimError, match="a:forward.*window 5x5 does not fit 4x4"):
+    with pytest.raises(NpusimError, match=r"a:forward.*window 5x5 does not fit 4x4"):
         reshape(step, 4)
     for size, batch in ((0, None), (True, None), (8, -1), (8, 2.0), ((8, "8"), None)):
         with pytest.raises(NpusimError, match="whole numbers"):
