@@ -25,8 +25,46 @@ if TYPE_CHECKING:
     import numpy as np
 
 Count = Annotated[int, Field(ge=1, le=2**20)]
+Latency = Annotated[int, Field(ge=0, le=2**20)]
 Bits = Annotated[int, Field(ge=1, le=64)]
 INT64_MAX = 2**63 - 1
+
+
+class ArrayTiming(Model):
+    """What an array does beside one MAC per PE and cycle and one hop per cycle; the defaults add nothing.
+
+    start_cycles         from the command to the first word at the array's edge, once per tile
+    output_cycles        from a sum leaving the array to where it counts as written
+    mac_cycles           from operands at a PE to their sum in its register; when an operand is held, a partial sum
+                         takes them in every row
+    accumulator_preload  output stationary: initial sums are shifted in through all rows before the first fold
+    first_preload        operand held: the first one is shifted in within the tile's time, not before it
+    preload_gap_cycles   operand held: cycles between its last row and the first streamed vector; with 0 they share one
+    drain                output stationary: results leave "down" their columns, a row per cycle; or "across" their
+                         rows, a column per cycle, once the last PE has its result: then a fold takes rows + cols or more
+    live_columns_only    a fold that uses fewer columns ends earlier; else every fold is as long as a full one
+    command_vectors      vectors stream in commands of so many; shorter ones are filled up
+    least_vectors        operand held: vectors of the last command, behind which no operand is shifted in, at least
+    """
+
+    start_cycles: Latency = 0
+    output_cycles: Latency = 0
+    mac_cycles: Annotated[int, Field(ge=1, le=1024)] = 1
+    accumulator_preload: bool = False
+    first_preload: bool = True
+    preload_gap_cycles: Latency = 0
+    drain: Literal["down", "across"] = "down"
+    live_columns_only: bool = True
+    command_vectors: Count = 1
+    least_vectors: Count = 1
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ArrayTiming:
+        if self.least_vectors > self.command_vectors:
+            raise ValueError(
+                f"least_vectors = {self.least_vectors} is more than command_vectors = {self.command_vectors}"
+            )
+        return self
 
 
 class Array(Model):
@@ -35,6 +73,7 @@ class Array(Model):
     `fold_overlap`: the next fold is loaded while the present one drains (double-buffered PE registers).
     `pe_registers`: words of dY a PE holds in the reduction-spatial mode; 0 when the array lacks that mode.
     `gating`: PEs with nothing to do are clock-gated (priced by the table's gating fraction, else as active).
+    `timing`: latencies of a particular array; without it, those of an ideal one.
     """
 
     rows: Count
@@ -42,6 +81,7 @@ class Array(Model):
     fold_overlap: bool
     pe_registers: Annotated[int, Field(ge=0, le=4096)]
     gating: bool
+    timing: ArrayTiming = ArrayTiming()
 
 
 class Precision(Model):
@@ -116,11 +156,38 @@ class Buffers(Model):
     mask: Buffer
 
 
+class DmaRequests(Model):
+    """How a DMA engine moves a block of rows: row by row, in requests of at most `max_bytes`.
+
+    outstanding         requests in flight at once, in each direction
+    overhead_cycles     from the last beat of a request until its place is free again, beyond the memory's latency
+    read_start_cycles, write_start_cycles   from the command to the first beat, and from the last answer to idle
+    writes_hold_beats   every beat of a write waits for a free place, not only its first one
+    """
+
+    max_bytes: Annotated[Bytes, Field(ge=1, le=2**20)] = 2**20
+    outstanding: Annotated[int, Field(ge=1, le=2**16)] = 1
+    overhead_cycles: Latency = 0
+    read_start_cycles: Latency = 0
+    write_start_cycles: Latency = 0
+    writes_hold_beats: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DmaRequests:
+        if self.writes_hold_beats and (self.outstanding < 2 or self.overhead_cycles < 2):
+            raise ValueError("writes_hold_beats needs outstanding >= 2 and overhead_cycles >= 2")
+        return self
+
+
 class Dma(Model):
-    """DMA channels: how many loads and how many stores may be outstanding at once."""
+    """DMA channels: how many loads and how many stores may be outstanding at once.
+
+    `requests`: how one block transfer is split, for `npusim.dma`; the tile engine takes a transfer as one request.
+    """
 
     read_channels: Annotated[int, Field(ge=1, le=1024)]
     write_channels: Annotated[int, Field(ge=1, le=1024)]
+    requests: DmaRequests = DmaRequests()
 
 
 class Dram(Model):
@@ -230,8 +297,8 @@ class Hardware(Model):
         return config.validate(Hardware, data, f"hardware {self.name!r} with {', '.join(shown)}")
 
     def digest(self) -> str:
-        """sha256 of every key that decides a result (not name, description and source)."""
-        value = self.model_dump(exclude={"name", "description", "source"})
+        """sha256 of every key that decides a result (not name, description and source; not optional keys left alone)."""
+        value = self.model_dump(exclude={"name", "description", "source"}, exclude_defaults=True)
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
     def __str__(self) -> str:
