@@ -56,7 +56,7 @@ def output_stationary(folds: Int, length: Int, sum_columns: Int, last_columns: I
 
 
 def operand_stationary(folds: Int, length: Int, sum_columns: Int, last_columns: Int, array: Array) -> Int:
-    """Cycles of the folds of a tile that hold one operand while `length` vectors of the other stream; 0 for no folds."""
+    """Cycles of folds that hold one operand while `length` vectors of the other stream; 0 for no folds."""
     timing = array.timing
     sum_columns, last_columns = _columns(folds, sum_columns, last_columns, array)
     preload = array.rows - 1 + timing.preload_gap_cycles
@@ -82,9 +82,7 @@ def gemm(dataflow: str, m: int, k: int, n: int, array: Array) -> int:
     on_rows, on_columns, length = {"OS": (m, n, k), "WS": (k, n, m), "IS": (k, m, n)}[dataflow]
     row_folds = -(-on_rows // array.rows)
     folds = row_folds * -(-on_columns // array.cols)
-    form, interval = (
-        (output_stationary, output_interval) if dataflow == "OS" else (operand_stationary, held_interval)
-    )
+    form, interval = (output_stationary, output_interval) if dataflow == "OS" else (operand_stationary, held_interval)
     last = ideal.dense_tail_columns(on_columns, interval(length, array), 0, array.cols)
     return int(form(folds, length, row_folds * on_columns, last, array))
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Requests(NamedTuple):
-    """`count` equal requests: `beats` on the bus, then `tail` cycles until one of `places` is free again; `fixed`
+    """`number` equal requests: `beats` on the bus, then `tail` cycles until one of `places` is free again; `fixed`
     cycles before the first and after the last."""
 
-    count: int
+    number: int
     beats: int
     tail: int
     places: int
@@ -37,17 +37,17 @@ def requests(hardware: Hardware, rows: int, row_bytes: int, write: bool) -> Requ
     beats = int(hardware.dram_cycles(np.array([size]))[0])
     tail = hardware.dram_latency_cycles + rules.overhead_cycles
     places, fixed = rules.outstanding, rules.write_start_cycles if write else rules.read_start_cycles
-    count = rows * -(-row_bytes // size)
+    number = rows * -(-row_bytes // size)
     if write and rules.writes_hold_beats and beats > 1:
         # The write that takes the last place sends one beat and keeps the others back until a place is free: all but
         # one place hold whole writes, each of which is followed two cycles earlier than its answer and one beat allow.
-        return Requests(count, beats, tail - 2, places - 1, fixed + 1)
-    return Requests(count, beats, tail - 1, places, fixed)
+        return Requests(number, beats, tail - 2, places - 1, fixed + 1)
+    return Requests(number, beats, tail - 1, places, fixed)
 
 
 def program(wanted: Requests, write: bool) -> tp.TileProgram:
     """The requests as independent tasks, in order."""
-    n = wanted.count
+    n = wanted.number
     zeros = np.zeros(n, np.int64)
     return tp.TileProgram(
         kind=np.full(n, tp.STORE if write else tp.LOAD, np.uint8),
@@ -66,7 +66,7 @@ def program(wanted: Requests, write: bool) -> tp.TileProgram:
 def block_cycles(hardware: Hardware, rows: int, row_bytes: int, write: bool, engine_name: str = "fast") -> int:
     """Cycles from the first command until the DMA is idle again; 0 when nothing moves."""
     wanted = requests(hardware, rows, row_bytes, write)
-    if wanted.count == 0:
+    if wanted.number == 0:
         return 0
     capacity = np.array([1, 1, 1, wanted.places, wanted.places], np.int64)
     return engine.run(program(wanted, write), capacity, engine_name).cycles + wanted.fixed

@@ -41,7 +41,7 @@ class ArrayTiming(Model):
     first_preload        operand held: the first one is shifted in within the tile's time, not before it
     preload_gap_cycles   operand held: cycles between its last row and the first streamed vector; with 0 they share one
     drain                output stationary: results leave "down" their columns, a row per cycle; or "across" their
-                         rows, a column per cycle, once the last PE has its result: then a fold takes rows + cols or more
+                         rows, a column per cycle, once the last PE is done: then a fold takes rows + cols or more
     live_columns_only    a fold that uses fewer columns ends earlier; else every fold is as long as a full one
     command_vectors      vectors stream in commands of so many; shorter ones are filled up
     least_vectors        operand held: vectors of the last command, behind which no operand is shifted in, at least
@@ -297,7 +297,7 @@ class Hardware(Model):
         return config.validate(Hardware, data, f"hardware {self.name!r} with {', '.join(shown)}")
 
     def digest(self) -> str:
-        """sha256 of every key that decides a result (not name, description and source; not optional keys left alone)."""
+        """sha256 of every key that decides a result: not name, description, source; not optional keys left alone."""
         value = self.model_dump(exclude={"name", "description", "source"}, exclude_defaults=True)
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
