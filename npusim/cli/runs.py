@@ -114,7 +114,7 @@ def _write(out, comparison, record) -> None:
 
     drawn = plot.figures(comparison)
     svgs = plot.svgs(drawn)
-    files = {
+    files: dict[str, bytes | str] = {
         **report.comparison_files(comparison, record),
         **{f"{name}.png": image for name, image in plot.pngs(drawn).items()},
         **{f"{name}.svg": image for name, image in svgs.items()},

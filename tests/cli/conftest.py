@@ -35,7 +35,7 @@ def catalogue_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("catalogue")
     (folder / "workloads").mkdir()
     trace.write(small_step(), folder / "workloads" / "small.npz")
-    trace.write(small_step(density=None), folder / "workloads" / "plain.npz")
+    trace.write(small_step("plain", density=None), folder / "workloads" / "plain.npz")
     return folder
 
 

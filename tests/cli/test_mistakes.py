@@ -7,23 +7,21 @@ import sys
 
 import pytest
 
+from npusim import catalogue
 from npusim.simulate import Run
-
-KNOWN_FLOWS = "channel-skipping, dense-is, dense-os, dense-ws, reduction-spatial, selective-row"
-KNOWN_MACHINES = "edge-16x16, edge-32x32, mcu-8x8, server-128x128"
 
 
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["run", "smal"], "unknown workload 'smal' (did you mean 'small'?); known: plain, small"),
+        (["run", "smal"], "unknown workload 'smal' (did you mean 'small'?); known: {workloads}"),
         (
             ["compare", "small", "-d", "dense-os,selective-rows"],
-            f"unknown dataflow 'selective-rows' (did you mean 'selective-row'?); known: {KNOWN_FLOWS}",
+            "unknown dataflow 'selective-rows' (did you mean 'selective-row'?); known: {dataflows}",
         ),
         (
             ["run", "small", "--hardware", "edge-16x61"],
-            f"unknown hardware 'edge-16x61' (did you mean 'edge-16x16'?); known: {KNOWN_MACHINES}",
+            "unknown hardware 'edge-16x61' (did you mean 'edge-16x16'?); known: {hardware}",
         ),
         (
             ["run", "small", "--engine", "simpi"],
@@ -31,7 +29,7 @@ KNOWN_MACHINES = "edge-16x16, edge-32x32, mcu-8x8, server-128x128"
         ),
         (
             ["run", "small", "--energy", "generic-22nm"],
-            "unknown energy table 'generic-22nm' (did you mean 'generic-28nm'?); known: generic-28nm, generic-45nm",
+            "unknown energy table 'generic-22nm' (did you mean 'generic-28nm'?); known: {energy}",
         ),
         (["run", "nowhere.npz"], "no such workload file: nowhere.npz"),
         (["compare", "small", "-d", "dense-os,dense-os"], "--dataflow names dense-os twice"),
@@ -84,7 +82,14 @@ KNOWN_MACHINES = "edge-16x16, edge-32x32, mcu-8x8, server-128x128"
 def test_one_message(npusim, words, message):
     result = npusim(*words)
     assert (result.code, result.out) == (2, "")
-    assert result.err == f"npusim: {message}\n"
+    assert result.err == f"npusim: {filled(message)}\n"
+
+
+def filled(message):
+    """`message` with the names that the catalogues hold today."""
+    for kind in catalogue.KINDS:
+        message = message.replace(f"{{{kind}}}", ", ".join(catalogue.names(kind)))
+    return message
 
 
 def test_a_layer_that_does_not_fit(npusim):
@@ -143,7 +148,7 @@ def test_our_own_faults_keep_their_traceback(npusim, monkeypatch):
 
 def test_hostile_arguments_are_shown_harmless(npusim):
     err = npusim("run", "\x1b]0;title\x07").err
-    assert err == "npusim: unknown workload '\\x1b]0;title\\x07'; known: plain, small\n"
+    assert err == f"npusim: unknown workload '\\x1b]0;title\\x07'; known: {', '.join(catalogue.names('workloads'))}\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
