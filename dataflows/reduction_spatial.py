@@ -74,7 +74,7 @@ def _dense(grid, array):
     rows, terms = np.minimum(grid.m, array.registers), np.minimum(grid.t, array.group)
     preload = -(-rows * terms * array.operand_bytes // array.port_a_bytes)
     load = -(-array.groups * terms * array.operand_bytes // array.port_b_bytes)
-    walk = -(-grid.columns // array.groups) * np.maximum(rows, load)
+    walk = np.ceil(-(-grid.columns // array.groups) * np.maximum(rows * grid.density, load)).astype(np.int64)
     cycles = chunks * blocks * (preload + load + walk + array.group.bit_length() + 1)
     words = chunks * terms
     return cycles, words * grid.m, words * blocks * grid.columns, grid.m * grid.columns * chunks
@@ -88,4 +88,5 @@ DATAFLOW = Dataflow(
     structures=("element", "kernel", "output_channel", "input_channel", "tap", "column_set", "n_m", "layer"),
     fallback="dense-os",
     grouped=False,
+    compact_outputs=True,
 )

@@ -21,6 +21,7 @@ An array of counts is int64 `[ops, len(COUNTERS)]`, columns in the order of `COU
 | dram_write_bytes       | bytes | bytes of DRAM bursts written                                               |
 | vector_lane_ops        | ops   | elementwise operations of the vector unit, one per lane and cycle          |
 | index_decodes          | ops   | positions of selected elements decoded from mask words                     |
+| mux_words              | words | operand words through one 2:1 stage of a selection network                 |
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ COUNTERS = (
     "macs_done", "macs_gated", "macs_skipped", "register_bytes", "adder_tree_adds",
     "a_read_bytes", "a_write_bytes", "b_read_bytes", "b_write_bytes",
     "accumulator_read_bytes", "accumulator_write_bytes", "mask_read_bytes", "mask_write_bytes",
-    "dram_read_bytes", "dram_write_bytes", "vector_lane_ops", "index_decodes",
+    "dram_read_bytes", "dram_write_bytes", "vector_lane_ops", "index_decodes", "mux_words",
 )  # fmt: skip
 
 

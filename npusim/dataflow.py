@@ -42,7 +42,9 @@ class TileGrid:
 
     g groups per tile, m rows, c channels, t pixels; `taps` is common. In role TAPS (grad_weight) the output
     is [m, c*taps] and t is reduced, in role PIXELS the output is [m, t] and c*taps is reduced.
-    `a_bits`, `b_bits`: operand widths. `mask` is None when the operation has none, or the tiling is only priced.
+    `a_bits`, `b_bits`: operand widths. `mask` is None when the operation has none, or the tiling is only priced;
+    `density` is the selected share to price it with. `lines` gives every tap of a channel the number of its line:
+    for neighbouring pixels, taps of one line read X words that differ only by a shift of at most two pixels.
     """
 
     role: str
@@ -54,6 +56,8 @@ class TileGrid:
     a_bits: int
     b_bits: int
     mask: MaskGrid | None = None
+    density: float = 1.0
+    lines: Ints | None = None
 
     @property
     def columns(self) -> Ints:
@@ -80,6 +84,8 @@ class TileCost:
     updates       accumulator words written (each also reads, but for the first value of an output)
     outputs       distinct output elements of the tile that are written back, int64 (m tiles, c or t tiles, ...)
     tree_adds, decodes   adder-tree additions and index decodes
+    mux_words     operand words times the 2:1 stages of the selection networks that they pass
+    register_bytes   written into registers beyond the two operands of every MAC
     live_rows, live_channels   how many rows of A and channels of B must be loaded, per m tile and per c tile,
                   None when all of them
     """
@@ -94,6 +100,8 @@ class TileCost:
     mask_bits: Ints | int = 0
     tree_adds: Ints | int = 0
     decodes: Ints | int = 0
+    mux_words: Ints | int = 0
+    register_bytes: Ints | int = 0
     live_rows: Ints | None = None
     live_channels: Ints | None = None
 
@@ -104,7 +112,9 @@ class Dataflow:
 
     `phases` it can run; `structures`: mask structures that save it cycles (empty: it ignores masks and
     computes everything); `fallback`: the dataflow for the other phases, for grouped convolutions unless
-    `grouped`, and for operations without a mask when it needs one.
+    `grouped`, and for operations without a mask when it needs one. `compact_outputs`: partial sums of selected
+    elements only are kept in the accumulator buffer, addressed by their rank in the tile's mask. `choices`: names of
+    dataflows of which every operation takes the one with the fewest simulated cycles (its own `cost` is never used).
     """
 
     name: str
@@ -114,6 +124,8 @@ class Dataflow:
     structures: tuple[str, ...] = ()
     fallback: str = ""
     grouped: bool = True
+    compact_outputs: bool = False
+    choices: tuple[str, ...] = ()
 
     @property
     def selective(self) -> bool:

@@ -9,6 +9,7 @@
 | adder_tree_adds             | adder_tree      | one addition in accumulator precision                              |
 | vector_lane_ops             | vector          | one operation in accumulator precision                             |
 | index_decodes               | index           | one mask position found                                            |
+| mux_words                   | index           | one operand word through one 2:1 stage                             |
 | a/b/accumulator/mask bytes  | sram_...        | access of one bank word / bytes of that word                       |
 | dram_read/write_bytes       | dram            | 8 x pJ per bit, flat                                               |
 | cycles (not a counter)      | leakage         | (SRAM + logic leakage) x time; 1 mW x 1 ns = 1 pJ                  |
@@ -131,6 +132,7 @@ def prices(hardware: Hardware, table: EnergyTable, figures: sram.SramTable | Non
         "adder_tree_adds": Price("adder_tree", adder.pj),
         "vector_lane_ops": Price("vector", vector.pj),
         "index_decodes": Price("index", table.index_decode.pj),
+        "mux_words": Price("index", table.mux_bit.pj * formats.operand_bits),
         "dram_read_bytes": Price("dram", 8 * dram.pj_per_bit),
         "dram_write_bytes": Price("dram", 8 * dram.pj_per_bit),
     }

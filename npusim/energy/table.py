@@ -72,7 +72,10 @@ class DramRow(Sourced):
 
 
 class EnergyTable(Model):
-    """One table. `register_byte` is one byte written into a register, `index_decode` one mask position found."""
+    """One table. `register_byte` is one byte written into a register, `index_decode` one mask position found.
+
+    `mux_bit` is one bit through a 2:1 multiplexer.
+    """
 
     name: Annotated[str, Field(min_length=1)]
     node_nm: Annotated[int, Field(ge=3, le=250)]
@@ -83,6 +86,7 @@ class EnergyTable(Model):
     vector: dict[str, Action]
     register_byte: Action
     index_decode: Action
+    mux_bit: Action
     gating: Gating
     logic: Logic
     sram: Sram

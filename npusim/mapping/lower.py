@@ -21,7 +21,7 @@ from npusim.folding import ceil_div
 from npusim.graph import MAC_KINDS, TAPS, Conv, Op, StepGraph, Vector, describe
 from npusim.mapping import _kernels, vector
 from npusim.mapping.problem import Problem, problems
-from npusim.mapping.tiling import Tiling, candidates, image_extents, tile_cycles, tile_extents, tile_starts
+from npusim.mapping.tiling import Tiling, candidates, image_extents, tap_lines, tile_cycles, tile_extents, tile_starts
 
 if TYPE_CHECKING:
     from npusim.hardware import Hardware
@@ -88,6 +88,8 @@ def _covers(mask: Mask | None, op: Op) -> bool:
 
 def _lower_macs(op: Op, mask: Mask | None, dataflow: Dataflow, hw, resolve, builder, index: int):
     groups = op.dims.groups if isinstance(op.dims, Conv) else 1
+    if dataflow.choices:
+        dataflow = _fastest(op, mask, [resolve(name) for name in dataflow.choices], hw, groups)
     while not dataflow.accepts(op.phase, groups, mask):
         dataflow = resolve(dataflow.fallback)
     used = mask if dataflow.selective else None
@@ -108,6 +110,19 @@ def _lower_macs(op: Op, mask: Mask | None, dataflow: Dataflow, hw, resolve, buil
     return OpPlan(op, dataflow.name, tuple(tilings), stall, dense), total
 
 
+def _fastest(op: Op, mask: Mask | None, choices: list[Dataflow], hw: Hardware, groups: int) -> Dataflow:
+    """Of the dataflows that accept the operation, the one with the fewest cycles alone; the first if none does."""
+    fitting = [flow for flow in choices if flow.accepts(op.phase, groups, mask)]
+    if len(fitting) < 2:
+        return (fitting or choices)[0]
+
+    def cycles(flow: Dataflow) -> int:
+        used = mask if flow.selective else None
+        return sum(_cycles_alone(_lower_problem(problem, flow, hw, used), hw) for problem in problems(op))
+
+    return min(fitting, key=cycles)
+
+
 class _Mapped(NamedTuple):
     """One problem with one tiling: task and dependency tables, work counts, cycles lost to buffer ports."""
 
@@ -121,9 +136,7 @@ class _Mapped(NamedTuple):
 @lru_cache(maxsize=1024)
 def _lower_problem(problem: Problem, dataflow: Dataflow, hw: Hardware, mask: Mask | None) -> _Mapped:
     """The problem with its best tiling: by estimate, or when a mask decides what a tile costs, by simulation."""
-    tried = [
-        _map(problem, tiling, dataflow, hw, mask) for tiling in candidates(problem, dataflow, hw, mask is not None)
-    ]
+    tried = [_map(problem, tiling, dataflow, hw, mask) for tiling in candidates(problem, dataflow, hw, mask)]
     if len(tried) == 1:
         return tried[0]
     return min(tried, key=lambda mapped: _cycles_alone(mapped, hw))
@@ -141,7 +154,8 @@ def _map(problem: Problem, tiling: Tiling, dataflow: Dataflow, hw: Hardware, mas
     grid = tiles.grid(problem, hw, mask)
     cost = _empty_cost(grid) if problem.taps == 0 else dataflow.cost(grid, hw)
     busy = np.broadcast_to(tile_cycles(cost, grid, hw), tiles.shape)
-    tasks, deps = _emit(problem, tiling, tiles, cost, busy, hw, mask)
+    kept = cost.outputs if mask is not None and dataflow.compact_outputs else None
+    tasks, deps = _emit(problem, tiling, tiles, cost, busy, hw, mask, kept)
     waiting = (busy - np.broadcast_to(cost.cycles, tiles.shape)) * tiles.multiplicity
     return _Mapped(tiling, tasks, deps, _counts(problem, cost, tiles, hw), int(waiting.sum()))
 
@@ -175,6 +189,7 @@ class _Tiles:
         return TileGrid(
             problem.role, self.g.reshape(-1, 1, 1, 1), self.m.reshape(1, -1, 1, 1), self.c.reshape(1, 1, -1, 1),
             self.t.reshape(1, 1, 1, -1), problem.taps, bits(problem.a_kind), bits(problem.b_kind), masks,
+            lines=tap_lines(problem) if problem.role == TAPS else None,
         )  # fmt: skip
 
 
@@ -185,7 +200,8 @@ def _empty_cost(grid: TileGrid) -> TileCost:
     return TileCost(zero, zero, 0, zero, zero, zero, outputs)
 
 
-def _emit(problem: Problem, tiling: Tiling, tiles: _Tiles, cost: TileCost, busy, hw: Hardware, mask: Mask | None):
+def _emit(problem: Problem, tiling, tiles: _Tiles, cost: TileCost, busy, hw: Hardware, mask: Mask | None, kept=None):
+    """Tasks and dependencies; `kept` are the outputs of each tile whose partial sums are held, None for all."""
     bits = hw.precision.bits
     weights = problem.role == TAPS
     g, t = tiles.g.reshape(-1, 1, 1), tiles.pixels
@@ -209,7 +225,7 @@ def _emit(problem: Problem, tiling: Tiling, tiles: _Tiles, cost: TileCost, busy,
         ceil_div(b_words * bits(problem.b_kind), 8),
         ceil_div(mask_bits, 8),
         ceil_div(outputs * bits(problem.out_kind), 8),
-        ceil_div(full * hw.precision.accumulator_bits, 8),
+        ceil_div((full if kept is None else outputs) * hw.precision.accumulator_bits, 8),
         np.ascontiguousarray(cycles),
         slots,
     )
@@ -231,7 +247,8 @@ def _counts(problem: Problem, cost: TileCost, tiles: _Tiles, hw: Hardware) -> di
         "macs_done": done,
         "macs_gated": gated,
         "macs_skipped": problem.macs - done - gated,
-        "register_bytes": (done + gated) * (a_bits + b_bits) // 8,
+        "register_bytes": (done + gated) * (a_bits + b_bits) // 8 + total(cost.register_bytes),
+        "mux_words": total(cost.mux_words),
         "adder_tree_adds": total(cost.tree_adds),
         "a_read_bytes": ceil_div(total(cost.a_words) * a_bits, 8),
         "b_read_bytes": ceil_div(total(cost.b_words) * b_bits, 8),

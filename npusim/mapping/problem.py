@@ -24,7 +24,8 @@ class Problem:
 
     T = n*p*q output positions; the B operand is an image of `h` x `w` per channel, from which output row i
     reads the rows [i*stride + start, i*stride + start + extent), clipped to the image.
-    `a_kind`, `b_kind` and `out_kind` are tensor kinds (they decide the operand widths).
+    `a_kind`, `b_kind` and `out_kind` are tensor kinds (they decide the operand widths). `window` (taps per direction)
+    and `dilation` are those of forward and grad_weight.
     """
 
     role: str
@@ -43,6 +44,8 @@ class Problem:
     a_kind: str
     b_kind: str
     out_kind: str
+    window: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
 
     @property
     def t(self) -> int:
@@ -71,7 +74,7 @@ def _convolution(d: Conv, role: str) -> Problem:
     start = (-d.padding[0], -d.padding[1])
     return Problem(
         role, d.groups, d.k // d.groups, d.c // d.groups, d.r * d.s, d.n, d.p, d.q, d.h, d.w, d.stride, start, extent,
-        *kinds,
+        *kinds, (d.r, d.s), d.dilation,
     )  # fmt: skip
 
 

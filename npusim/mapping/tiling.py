@@ -20,9 +20,11 @@ from npusim.mapping.problem import Problem
 
 if TYPE_CHECKING:
     from npusim.hardware import Hardware
+    from npusim.masks import Mask
 
 
 MASKED_CANDIDATES = 8
+LINE_SHIFTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +57,19 @@ def image_extents(problem: Problem, axis: int, size: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=4096)
-def candidates(problem: Problem, dataflow: Dataflow, hw: Hardware, masked: bool) -> tuple[Tiling, ...]:
-    """Tilings of `problem` that fit, the best estimate first; one, or with `masked` up to MASKED_CANDIDATES.
+def candidates(problem: Problem, dataflow: Dataflow, hw: Hardware, mask: Mask | None) -> tuple[Tiling, ...]:
+    """Tilings of `problem` that fit, the best estimate first; one, or with a mask up to MASKED_CANDIDATES.
 
     A mask shrinks tiles in ways that the estimate cannot see (rows of one tile are packed together, those of two
-    are not), so the candidates differ in their rows or channels and the caller tries each. With `masked` the
-    mask of an output tile must fit the mask buffer.
+    are not), so the candidates differ in their rows or channels and the caller tries each. The mask of an output
+    tile must fit the mask buffer.
     Raises CapacityError that names the buffer, the bytes needed and present.
     """
     g, m, c, n, p, q = _candidates(problem)
+    masked = mask is not None
     footprints = _footprints(problem, hw, masked, g, m, c, n, p, q)
+    if mask is not None and dataflow.compact_outputs:
+        footprints["accumulator"] = ceil_div(largest_selection(mask, m, c) * hw.precision.accumulator_bits, 8)
     buffers = {"a": hw.buffers.a, "b": hw.buffers.b, "accumulator": hw.buffers.accumulator, "mask": hw.buffers.mask}
     fits = np.ones(g.shape, bool)
     for key, need in footprints.items():
@@ -72,7 +77,8 @@ def candidates(problem: Problem, dataflow: Dataflow, hw: Hardware, masked: bool)
     if not fits.any():
         raise _does_not_fit(footprints, buffers, hw)
     g, m, c, n, p, q = (column[fits] for column in (g, m, c, n, p, q))
-    cycles, traffic = _estimate(problem, dataflow, hw, g, m, c, n, p, q)
+    density = mask.density if mask is not None and dataflow.selective else 1.0
+    cycles, traffic = _estimate(problem, dataflow, hw, density, g, m, c, n, p, q)
     found: dict[tuple[str, int], Tiling] = {}
     for order in np.lexsort((traffic.ravel(), cycles.ravel())):
         swap, i = divmod(int(order), g.size)
@@ -119,10 +125,45 @@ def _footprints(problem: Problem, hw: Hardware, masked: bool, g, m, c, n, p, q) 
     return need
 
 
-def _estimate(problem: Problem, dataflow: Dataflow, hw: Hardware, g, m, c, n, p, q):
+def largest_selection(mask: Mask, m: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """For tiles of m rows and c channels: selected elements of the fullest tile of the grid that they make."""
+    counts = mask.bits().reshape(mask.shape[0], mask.shape[1], -1).sum(axis=2, dtype=np.int64)
+    corners = np.pad(counts.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    rows, channels = counts.shape
+    pairs, where = np.unique(np.stack([m, c], axis=1), axis=0, return_inverse=True)
+    fullest = np.empty(len(pairs), np.int64)
+    for i, (height, width) in enumerate(pairs):
+        edges = np.append(np.arange(0, rows, height), rows), np.append(np.arange(0, channels, width), channels)
+        fullest[i] = np.diff(np.diff(corners[np.ix_(*edges)], axis=0), axis=1).max()
+    return fullest[where.reshape(-1)]
+
+
+def tap_lines(problem: Problem) -> np.ndarray:
+    """The line of every tap of a channel (see TileGrid.lines), int64 [taps].
+
+    Taps (r, s) and (r, s') share a line when s and s' differ by whole pixel steps, two at most, and what lies beyond
+    the end of an image row is padding: PEs of neighbouring pixels then hand their words on, and a zero at row ends.
+    """
+    taps_r, taps_s = problem.window
+    stride, dilation = problem.stride[1], problem.dilation[1]
+    reach = problem.extent[1] - 1
+    padded = -problem.start[1] * 2 >= reach and (problem.q - 1) * stride + problem.start[1] + reach >= problem.w - 1
+    lines = np.arange(taps_s)
+    if padded:
+        found: dict[tuple[int, int], int] = {}
+        for s in range(taps_s):
+            residue, step = s * dilation % stride, s * dilation // stride
+            lines[s] = found.setdefault((residue, step // LINE_SHIFTS), len(found))
+    return (np.arange(taps_r)[:, None] * taps_s + lines[None, :]).reshape(-1)
+
+
+def _estimate(problem: Problem, dataflow: Dataflow, hw: Hardware, density: float, g, m, c, n, p, q):
     """Estimated cycles and DRAM bytes of each candidate, [2, candidates] (rows: loop orders)."""
     bits, taps, t = hw.precision.bits, max(problem.taps, 1), n * p * q
-    grid = TileGrid(problem.role, g, m, c, t, taps, bits(problem.a_kind), bits(problem.b_kind))
+    lines = tap_lines(problem) if problem.role == TAPS else None
+    grid = TileGrid(
+        problem.role, g, m, c, t, taps, bits(problem.a_kind), bits(problem.b_kind), density=density, lines=lines
+    )
     tiles_g, tiles_m, tiles_c = ceil_div(problem.groups, g), ceil_div(problem.m, m), ceil_div(problem.c, c)
     tiles_t = ceil_div(problem.n, n) * ceil_div(problem.p, p) * ceil_div(problem.q, q)
     need = _footprints(problem, hw, False, g, m, c, n, p, q)
@@ -130,6 +171,7 @@ def _estimate(problem: Problem, dataflow: Dataflow, hw: Hardware, g, m, c, n, p,
     steps = tiles_g * nx * ny * nz
     compute = tile_cycles(dataflow.cost(grid, hw), grid, hw) * steps
     out_bytes = need["accumulator"] * bits(problem.out_kind) // hw.precision.accumulator_bits
+    out_bytes = np.ceil(out_bytes * density).astype(np.int64)
     slots_a, slots_b = hw.buffers.a.slots, hw.buffers.b.slots
     total_cycles, total_bytes = [], []
     for swap in (False, True):
