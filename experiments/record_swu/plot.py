@@ -14,6 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 NETWORK_TITLES = {"resnet18": "ResNet-18", "vgg16_bn": "VGG-16-BN", "mobilenetv2": "MobileNetV2"}
 TASK_TITLES = {"digits59": "digits 5-9", "rotated": "rotated 90°", "inverted": "inverted"}
@@ -52,6 +53,7 @@ def plot_accuracy(accuracy: pd.DataFrame, path: Path) -> None:
                 axis.plot([x] * len(values), values, ".", color="black", markersize=4)
         axis.set_xticks(range(len(TASK_TITLES)), TASK_TITLES.values())
         axis.set_title(NETWORK_TITLES[network])
+        axis.set_xlim(-0.5, len(TASK_TITLES) - 0.5)
         axis.set_ylim(0, 103)
         axis.grid(axis="y", alpha=0.3)
         axis.set_axisbelow(True)
@@ -59,6 +61,33 @@ def plot_accuracy(accuracy: pd.DataFrame, path: Path) -> None:
     handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper center", ncol=len(methods), bbox_to_anchor=(0.5, 0.02), frameon=False)
     figure.suptitle("Accuracy of further tasks on a frozen or fine-tuned backbone (bars: mean, dots: seeds)", y=1.0)
+    save(figure, path)
+
+
+def plot_cost(accuracy: pd.DataFrame, path: Path) -> None:
+    """What selecting costs: SWU minus Piggyback per seed, same backbone, head and batches."""
+    keys = ["network", "task", "seed"]
+    swu, piggyback = (
+        accuracy[accuracy.method == method].set_index(keys).test_accuracy for method in ("swu", "piggyback")
+    )
+    difference = (100 * (swu - piggyback)).dropna()
+    figure, axis = plt.subplots(figsize=(7, 3.4))
+    shades = dict(zip(TASK_TITLES, ("#0072B2", "#D55E00", "#009E73"), strict=True))
+    for number, network in enumerate(NETWORK_TITLES):
+        for offset, task in enumerate(TASK_TITLES):
+            if (network, task) not in difference.index:
+                continue
+            values = difference.loc[network, task]
+            x = number + 0.25 * (offset - 1)
+            label = TASK_TITLES[task] if number == 0 else None
+            axis.plot([x] * len(values), values, "o", color=shades[task], ms=5, alpha=0.8, label=label)
+            axis.plot([x - 0.08, x + 0.08], [values.mean()] * 2, color="black", lw=1.5)
+    axis.axhline(0, color="black", lw=0.8)
+    axis.set_xticks(range(len(NETWORK_TITLES)), NETWORK_TITLES.values())
+    axis.set_ylabel("test accuracy, SWU minus Piggyback\n(percentage points)")
+    axis.grid(axis="y", alpha=0.3)
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axis.set_title("Cost of training only targeted mask weights (dot: seed, bar: mean)", fontsize=10)
     save(figure, path)
 
 
@@ -82,6 +111,7 @@ def plot_density_by_epoch(density: pd.DataFrame, path: Path) -> None:
             axis.fill_between(mean.index, by_epoch.min(), by_epoch.max(), color=colours[network], alpha=0.12, lw=0)
         axis.set_xlabel("epoch (0 = first)")
         axis.set_ylabel(label)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
     for epoch in lr_steps(density):
         axes[0].axvline(epoch - 0.5, color="black", lw=0.7, ls=(0, (2, 2)))
@@ -121,8 +151,9 @@ def plot_density_by_depth(density: pd.DataFrame, path: Path) -> None:
         axis.set_title(NETWORK_TITLES[network])
         axis.grid(alpha=0.3)
         axis.set_ylim(0, None)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     np.atleast_1d(axes)[0].set_ylabel("targeted weights (% of layer)")
-    np.atleast_1d(axes)[-1].legend(fontsize=8)
+    np.atleast_1d(axes)[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     figure.suptitle("Selective weight update: density per layer (line: mean, band: range over seeds and tasks)")
     figure.tight_layout()
     save(figure, path)
@@ -158,7 +189,9 @@ def main() -> None:
     default = Path(__file__).resolve().parent / "results"
     parser.add_argument("--results", type=Path, default=default, help="folder with the CSV files")
     folder = parser.parse_args().results
-    plot_accuracy(pd.read_csv(folder / "accuracy.csv"), folder / "accuracy.png")
+    accuracy = pd.read_csv(folder / "accuracy.csv")
+    plot_accuracy(accuracy, folder / "accuracy.png")
+    plot_cost(accuracy, folder / "swu_minus_piggyback.png")
     density = pd.read_csv(folder / "density.csv.gz")
     plot_density_by_epoch(density, folder / "density_by_epoch.png")
     plot_density_by_depth(density, folder / "density_by_depth.png")

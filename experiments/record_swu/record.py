@@ -19,6 +19,7 @@ import torch
 from data import BACKBONE_TASK, FURTHER_TASKS, TASKS, load_task
 from methods import ADAM_BETAS, ADAM_EPS, binarise
 from models import NETWORKS, build, masked_parameters, replace_classifier
+from run import IMAGE_SIZE as TRAINING_IMAGE_SIZE
 from run import run_seed, snapshot_epochs
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -125,7 +126,9 @@ def share(masks: Masks) -> float:
 
 def provenance(out: Path, network: str, seed: int, task: str, epoch: int, density: dict) -> dict:
     """How the trace was made and how well the training it comes from ended."""
-    run = json.loads(store.run_path(out, network, seed, task, "swu").read_text())
+    run, full = (
+        json.loads(store.run_path(out, network, seed, task, method).read_text()) for method in ("swu", "piggyback")
+    )
     keys = ("epochs", "decay_epochs", "decay", "batch", "images_per_epoch", "lr_mask", "alpha", "statistic")
     return {
         "experiment": "experiments/record_swu",
@@ -134,7 +137,9 @@ def provenance(out: Path, network: str, seed: int, task: str, epoch: int, densit
         "seed": seed,
         "task": task,
         "epoch": epoch,
-        "test_accuracy": run["test_accuracy"],
+        "test_accuracy": round(run["test_accuracy"], 5),
+        "piggyback_test_accuracy": round(full["test_accuracy"], 5),
+        "training_image_size": TRAINING_IMAGE_SIZE,
         "training": {key: run[key] for key in keys},
         **density,
     }
