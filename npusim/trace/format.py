@@ -19,7 +19,7 @@ import stat
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from npusim.trace import manifest
 MANIFEST = "manifest.json"
 MAX_FILE_BYTES = 2**30
 MAX_MEMBERS = 20_000
+MAX_DIRECTORY_BYTES = 4 * 2**20
 MAX_MANIFEST_BYTES = 64 * 2**20
 MAX_MASK_BYTES = 2**28
 MAX_TOTAL_BYTES = 2**30
@@ -80,12 +81,13 @@ def read(path: str | os.PathLike[str]) -> StepGraph:
     """The step in a trace file, verified; TraceError names the file, the member and what is allowed."""
     label = str(path)
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
+            raise TraceError(f"{label}: not a regular file")
         with open(path, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise TraceError(f"{label}: not a regular file")
             size = os.fstat(file.fileno()).st_size
             if size > MAX_FILE_BYTES:
                 raise TraceError(f"{label}: {size} bytes, at most {MAX_FILE_BYTES} are allowed")
+            _end_record(file, label, size)
             with zipfile.ZipFile(file) as archive:
                 return _read_archive(archive, label, size)
     except TraceError:
@@ -125,6 +127,23 @@ def _read_archive(archive: zipfile.ZipFile, label: str, file_bytes: int) -> Step
     except TraceError as error:
         raise TraceError(f"{label}: {error}") from error
     return graph
+
+
+def _end_record(file: BinaryIO, label: str, size: int) -> None:
+    """Bound the zip directory before zipfile makes an object of each entry."""
+    file.seek(max(0, size - 42))
+    tail = file.read()
+    file.seek(0)
+    record = tail[-22:]
+    if len(record) < 22 or record[:4] != b"PK\x05\x06" or record[-2:] != b"\0\0":
+        raise TraceError(f"{label}: not a readable trace file: it does not end with the directory of a zip")
+    if tail[-42:-38] == b"PK\x06\x07":
+        raise TraceError(f"{label}: not a readable trace file: 64-bit zip directories are not allowed")
+    directory_bytes = int.from_bytes(record[12:16], "little")
+    if directory_bytes > MAX_DIRECTORY_BYTES:
+        raise TraceError(
+            f"{label}: a zip directory of {directory_bytes} bytes, at most {MAX_DIRECTORY_BYTES} are allowed"
+        )
 
 
 def _directory(archive: zipfile.ZipFile, label: str, file_bytes: int) -> dict[str, zipfile.ZipInfo]:

@@ -181,6 +181,22 @@ def test_too_many_members_and_bytes(good, monkeypatch):
     assert "at most 100" in message(good)
 
 
+def test_a_directory_of_millions_of_entries_is_not_even_listed(good):
+    data = bytearray(good.read_bytes())
+    good.write_bytes(data + b"x")
+    assert "does not end with the directory" in message(good)
+    good.write_bytes(data[:-22] + b"PK\x06\x07" + bytes(16) + data[-22:])
+    assert "64-bit" in message(good)
+    struct.pack_into("<I", data, len(data) - 10, 2**23)
+    good.write_bytes(data)
+    assert f"at most {2**22} are allowed" in message(good)
+
+
+def test_pipes_do_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    assert "not a regular file" in message(tmp_path / "pipe.npz")
+
+
 def npy(array) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=True)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import fields
+from pathlib import Path
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npusim import trace
 from npusim.errors import NpusimError
 from npusim.graph import Conv, Gemm
-from npusim.synthesis import Layer, from_file, from_layers
+from npusim.layers import KINDS, Layer
+from npusim.synthesis import from_file, from_layers
 
 INPUT = {"name": "x", "kind": "input", "shape": (2, 3, 8, 8)}
 
@@ -46,8 +53,6 @@ def resnet18_layers(width, classes, shape):
 def test_synthesised_resnet18_equals_the_captured_one():
     pytest.importorskip("torch")
     import models
-
-    from npusim import trace
 
     captured = trace.capture_static(lambda: models.ResNet18(10, 8), (2, 3, 64, 64), optimizer="adam")
     made = from_layers(resnet18_layers(8, 10, (2, 3, 64, 64)), "ResNet18", "adam")
@@ -134,6 +139,20 @@ def test_layers_that_do_not_fit(layer, words):
         from_layers([INPUT], "net", "lion")
 
 
+SCALARS = st.one_of(st.integers(-2, 9), st.booleans(), st.sampled_from(["x", "a", "conv", ""]), st.floats(), st.none())
+VALUES = SCALARS | st.lists(st.integers(-1, 9) | st.sampled_from(["x", "a"]), max_size=4)
+KEYS = st.sampled_from([field.name for field in fields(Layer)])
+
+
+@given(st.lists(st.tuples(st.sampled_from(KINDS), st.dictionaries(KEYS, VALUES, max_size=4)), max_size=4))
+def test_any_layer_list_gives_a_step_or_one_error(changes):
+    layers = [{"name": f"l{i}", "kind": kind, "out": 4, **more} for i, (kind, more) in enumerate(changes)]
+    try:
+        from_layers([INPUT, *layers], "net").verify()
+    except NpusimError as error:
+        assert "net" in str(error)
+
+
 def test_layer_lists_in_toml(tmp_path):
     path = tmp_path / "net.toml"
     path.write_text(
@@ -142,7 +161,31 @@ def test_layer_lists_in_toml(tmp_path):
     )
     step = from_file(path)
     assert step.meta["source"] == "here" and step.phase("update")[0].kind == "momentum"
-    for text, words in (("name = 1", "needs 'name'"), ("x = [", "cannot be read"), ("more = 1", "unknown key 'more'")):
+    wrong = {
+        "name = 1": "needs 'name'",
+        'name = "a"\nlayers = [1]': "must be a table",
+        "x = [": "cannot be read",
+        "more = 1": "unknown key 'more'",
+    }
+    for text, words in wrong.items():
         path.write_text(text)
         with pytest.raises(NpusimError, match=words):
             from_file(path)
+
+
+WORKLOADS = Path(__file__).parents[2] / "workloads"
+
+
+@pytest.mark.parametrize("name, parameters, macs", [
+    # Published parameter counts; MACs as counted by hand or published: 1.81 G, 15.5 G, 300 M.
+    ("resnet18", 11_689_512, 1_814_073_344),
+    ("vgg16-bn", 138_365_992, 15_470_264_320),
+    ("mobilenetv2", 3_504_872, 300_774_272),
+    # conv1 32*32*16*3*9 + conv2 32*32*16*9 + conv3 8*8*32*16*9 + fc 320
+    ("tiny-cnn", 5_642, 442_368 + 147_456 + 294_912 + 320),
+])  # fmt: skip
+def test_shipped_layer_lists(name, parameters, macs):
+    shipped, made = trace.read(WORKLOADS / name / f"{name}.npz"), from_file(WORKLOADS / name / "layers.toml")
+    assert shipped.digest() == made.digest() and dict(shipped.meta) == dict(made.meta)
+    assert sum(op.dims.elements for op in made.phase("update")) == parameters
+    assert sum(op.macs for op in made.phase("forward")) == macs
