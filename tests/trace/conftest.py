@@ -1,4 +1,4 @@
-"""The folder's helper module `models` is importable by name."""
+"""The folder's helper modules `trace_models` and `trace_steps` are importable by name."""
 
 import sys
 from pathlib import Path

@@ -11,10 +11,10 @@ from npusim.masks import Mask
 
 torch = pytest.importorskip("torch")
 
-from models import MobileNet, ResNet18, Vgg, training_step  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
+from trace_models import MobileNet, ResNet18, Vgg, training_step  # noqa: E402
 
 from npusim import trace  # noqa: E402
 

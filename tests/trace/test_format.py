@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from steps import small_step
+from trace_steps import small_step
 
 from npusim import trace
 from npusim.errors import TraceError

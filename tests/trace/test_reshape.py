@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from steps import small_step
+from trace_steps import small_step
 
 from npusim.errors import NpusimError
 from npusim.synthesis import from_layers
@@ -20,7 +20,7 @@ def assert_same(one, other):
 @pytest.mark.parametrize("name", ["ResNet18", "Vgg", "MobileNet"])
 def test_reshaped_captures_equal_captures_at_that_size(name):
     pytest.importorskip("torch")
-    import models
+    import trace_models as models
 
     from npusim import trace
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from steps import small_step
+from trace_steps import small_step
 
 from npusim.graph import StepGraph
 from npusim.trace.show import render, table, totals

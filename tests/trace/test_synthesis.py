@@ -52,7 +52,7 @@ def resnet18_layers(width, classes, shape):
 
 def test_synthesised_resnet18_equals_the_captured_one():
     pytest.importorskip("torch")
-    import models
+    import trace_models as models
 
     captured = trace.capture_static(lambda: models.ResNet18(10, 8), (2, 3, 64, 64), optimizer="adam")
     made = from_layers(resnet18_layers(8, 10, (2, 3, 64, 64)), "ResNet18", "adam")
