@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from npusim.masks import Mask
 
 
-MASKED_CANDIDATES = 8
+MASKED_CANDIDATES = 12
 LINE_SHIFTS = 3
 
 
@@ -61,7 +61,7 @@ def candidates(problem: Problem, dataflow: Dataflow, hw: Hardware, mask: Mask | 
     """Tilings of `problem` that fit, the best estimate first; one, or with a mask up to MASKED_CANDIDATES.
 
     A mask shrinks tiles in ways that the estimate cannot see (rows of one tile are packed together, those of two
-    are not), so the candidates differ in their rows or channels and the caller tries each. The mask of an output
+    are not), so the candidates differ in rows, channels or pixels and the caller tries each. The mask of an output
     tile must fit the mask buffer.
     Raises CapacityError that names the buffer, the bytes needed and present.
     """
@@ -87,6 +87,8 @@ def candidates(problem: Problem, dataflow: Dataflow, hw: Hardware, mask: Mask | 
         tiling = Tiling(int(g[i]), int(m[i]), int(c[i]), int(n[i]), int(p[i]), int(q[i]), bool(swap))
         found.setdefault(("m", tiling.m), tiling)
         found.setdefault(("c", tiling.c), tiling)
+        if masked:
+            found.setdefault(("t", tiling.n * tiling.p * tiling.q), tiling)
     return tuple(dict.fromkeys(found.values()))
 
 
@@ -141,19 +143,18 @@ def largest_selection(mask: Mask, m: np.ndarray, c: np.ndarray) -> np.ndarray:
 def tap_lines(problem: Problem) -> np.ndarray:
     """The line of every tap of a channel (see TileGrid.lines), int64 [taps].
 
-    Taps (r, s) and (r, s') share a line when s and s' differ by whole pixel steps, two at most, and what lies beyond
-    the end of an image row is padding: PEs of neighbouring pixels then hand their words on, and a zero at row ends.
+    Taps (r, s) and (r, s') share a line when s and s' differ by whole pixel steps, two at most in all, and what lies
+    beyond the end of an image row is padding: PEs of neighbouring pixels then hand their words on, and a zero at row ends.
     """
     taps_r, taps_s = problem.window
     stride, dilation = problem.stride[1], problem.dilation[1]
     reach = problem.extent[1] - 1
     padded = -problem.start[1] * 2 >= reach and (problem.q - 1) * stride + problem.start[1] + reach >= problem.w - 1
     lines = np.arange(taps_s)
-    if padded:
-        found: dict[tuple[int, int], int] = {}
+    if padded and (taps_s - 1) * dilation // stride < LINE_SHIFTS:
+        found: dict[int, int] = {}
         for s in range(taps_s):
-            residue, step = s * dilation % stride, s * dilation // stride
-            lines[s] = found.setdefault((residue, step // LINE_SHIFTS), len(found))
+            lines[s] = found.setdefault(s * dilation % stride, len(found))
     return (np.arange(taps_r)[:, None] * taps_s + lines[None, :]).reshape(-1)
 
 

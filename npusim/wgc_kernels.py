@@ -1,0 +1,251 @@
+"""Cycles and counts of selective grad_weight tiles on arrays beyond those of `npusim.reduction_kernels`.
+
+Masks, tiles and results are given as there: `bits` uint8 [K, C*taps], ranges of rows and columns, reduction lengths in
+`terms`; every call returns int64 [row tiles, column tiles, terms, fields]. What the machines do is written in the
+files of `dataflows/` that use these kernels; `npusim.functional` executes the same schedules on numbers.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from npusim.jit import njit
+
+
+class WindowArray(NamedTuple):
+    """The reduction-window array: `pes` (a power of two) in groups of `smallest` PEs or more, `registers` dY words each.
+
+    Port A loads dY, port B loads X, bytes per cycle; `max_sharing` groups at most take the same X words.
+    """
+
+    pes: int
+    smallest: int
+    max_sharing: int
+    registers: int
+    operand_bytes: int
+    port_a_bytes: int
+    port_b_bytes: int
+
+
+# One column per field of window_grid. cycles = preload + load_wait + walk + imbalance + latency.
+WINDOW_FIELDS = (
+    "cycles",
+    "preload_cycles",  # dY into the register files
+    "load_wait_cycles",  # the busiest group waits for X words
+    "walk_cycles",  # selected elements over groups, rounded down
+    "imbalance_cycles",  # the busiest group has more elements than that
+    "latency_cycles",  # multiplier + adder tree + accumulator, once per pass
+    "passes",
+    "dy_words",  # read from buffer A
+    "x_words",  # read from buffer B
+    "mask_bits",  # mask words fetched by the groups
+    "scan_bits",  # the tile's mask, read once to list live rows and lines
+    "decoded_indices",  # selected elements times chunks; also accumulator read-modify-writes
+    "macs",
+    "tree_adds",
+    "selected",
+)
+WINDOW = len(WINDOW_FIELDS)
+
+
+@njit
+def live_lines(bits, row_start, row_size, col_start, col_size, taps, lines, registers):
+    """(work, rows): selected elements of each block of live rows in each line, int64 [blocks, lines], and block sizes.
+
+    Live rows are dealt in order to the fewest blocks of at most `registers` rows, sizes as equal as can be. Column
+    ranges start at a channel; line `lines[tap]` of a channel follows those of the channel before.
+    """
+    live = np.empty(row_size, np.int64)
+    found = 0
+    for row in range(row_start, row_start + row_size):
+        for col in range(col_start, col_start + col_size):
+            if bits[row, col]:
+                live[found] = row
+                found += 1
+                break
+    blocks = (found + registers - 1) // registers
+    per_channel = lines.max() + 1
+    work = np.zeros((blocks, (col_size // taps) * per_channel), np.int64)
+    rows = np.zeros(blocks, np.int64)
+    for block in range(blocks):
+        first, end = block * found // blocks, (block + 1) * found // blocks
+        rows[block] = end - first
+        for k in range(first, end):
+            for col in range(col_size):
+                if bits[live[k], col_start + col]:
+                    work[block, (col // taps) * per_channel + lines[col % taps]] += 1
+    return work, rows
+
+
+@njit
+def window_pass(work, first, sharing, columns, words, preload, array, cell):
+    """Add one pass over all lines to `cell` (without latency); its cycles.
+
+    Row blocks first..first+sharing-1 share X; `columns` such sets of groups take the lines in order, each line going to
+    the set whose spare X register was freed first. A line is `words` X words. A group walks its selected elements
+    of a line, one per cycle, while its set's other X register is refilled through the port.
+    """
+    finish = np.full((columns, sharing), preload, np.int64)
+    free = np.zeros((columns, 2), np.int64)
+    total = np.zeros((columns, sharing), np.int64)
+    port = np.int64(0)
+    loaded = np.int64(0)
+    for line in range(work.shape[1]):
+        live = np.int64(0)
+        for i in range(sharing):
+            live += work[first + i, line]
+        if live == 0:
+            continue
+        taken = 0
+        for c in range(1, columns):
+            if free[c, 0] < free[taken, 0]:
+                taken = c
+        port = max(port, free[taken, 0] * array.port_b_bytes) + words * array.operand_bytes
+        arrived = (port + array.port_b_bytes - 1) // array.port_b_bytes
+        released = np.int64(0)
+        for i in range(sharing):
+            finish[taken, i] = max(finish[taken, i], arrived) + work[first + i, line]
+            released = max(released, finish[taken, i])
+            total[taken, i] += work[first + i, line]
+        free[taken, 0] = free[taken, 1]
+        free[taken, 1] = released
+        loaded += 1
+    end, busiest = finish.max(), total.max()
+    mean = total.sum() // total.size
+    cell[0] += end
+    cell[1] += preload
+    cell[2] += end - preload - busiest
+    cell[3] += mean
+    cell[4] += busiest - mean
+    cell[6] += 1
+    cell[8] += loaded * words
+    return loaded
+
+
+@njit
+def _log2(value):
+    bits = 0
+    while value > 1:
+        value >>= 1
+        bits += 1
+    return bits
+
+
+@njit
+def _chunk(work, rows, group, sharing, terms, taps, per_channel, halo, array, cell):
+    """Fill `cell` with the passes of all blocks over one chunk of `terms` pixels in groups of `group` PEs."""
+    cell[:] = 0
+    columns = array.pes // (group * sharing)
+    for first in range(0, work.shape[0], sharing):
+        joined = min(sharing, work.shape[0] - first)
+        held = rows[first : first + joined].sum()
+        preload = (held * terms * array.operand_bytes + array.port_a_bytes - 1) // array.port_a_bytes
+        loaded = window_pass(work, first, joined, columns, terms + halo, preload, array, cell)
+        latency = 2 + _log2(group)
+        cell[0] += latency
+        cell[5] += latency
+        cell[7] += held * terms
+        cell[9] += loaded * held * taps // per_channel
+    selected = work.sum()
+    cell[11] = selected
+    cell[12] = selected * terms
+    cell[13] = selected * (terms - 1)
+
+
+@njit
+def _best_chunk(work, rows, group, terms, taps, per_channel, halo, array, best, other):
+    """As _chunk, with the number of groups that share X which takes the fewest cycles; that number."""
+    chosen = 1
+    _chunk(work, rows, group, 1, terms, taps, per_channel, halo, array, best)
+    sharing = 2
+    while sharing <= min(array.pes // group, array.max_sharing) and sharing < 2 * work.shape[0]:
+        _chunk(work, rows, group, sharing, terms, taps, per_channel, halo, array, other)
+        if other[0] < best[0]:
+            best[:] = other
+            chosen = sharing
+        sharing *= 2
+    return chosen
+
+
+@njit
+def window_plan(work, rows, terms, taps, per_channel, halo, array, full, part):
+    """How T = `terms` is cut into chunks: int64 [levels, 4] of (group, sharing, chunks, sharing of the partial chunk).
+
+    Level l has groups of pes >> l PEs. `full` [levels, fields] gets the cost of a whole chunk and `part` that of the
+    last, partial one (terms mod group). Rows with chunks = 0 and sharing of the partial chunk = 0 are not used.
+    Of all ways that take whole chunks of falling size and at most one partial chunk at the end, the one with the
+    fewest cycles.
+    """
+    levels = 1
+    while array.pes >> levels >= array.smallest:
+        levels += 1
+    plan = np.zeros((levels, 4), np.int64)
+    rest_cycles = np.zeros(levels + 1, np.int64)
+    ends = np.zeros(levels, np.bool_)
+    other = np.empty(WINDOW, np.int64)
+    for level in range(levels - 1, -1, -1):
+        group = array.pes >> level
+        plan[level, 0] = group
+        if terms >= group:
+            plan[level, 1] = _best_chunk(work, rows, group, group, taps, per_channel, halo, array, full[level], other)
+        rest = terms % group
+        if rest:
+            # What the levels below make of the same rest: their whole chunks, then their own rest.
+            below = np.int64(0)
+            if level + 1 < levels:
+                below = (rest // (group >> 1)) * full[level + 1, 0] + rest_cycles[level + 1]
+            plan[level, 3] = _best_chunk(work, rows, group, rest, taps, per_channel, halo, array, part[level], other)
+            ends[level] = level + 1 == levels or part[level, 0] <= below
+            rest_cycles[level] = part[level, 0] if ends[level] else below
+    start, cheapest = -1, np.int64(0)
+    for level in range(levels):
+        group = array.pes >> level
+        cycles = (terms // group) * full[level, 0] + rest_cycles[level]
+        if start < 0 or cycles < cheapest:
+            start, cheapest = level, cycles
+    left = terms
+    for level in range(levels):
+        group = array.pes >> level
+        if level < start or left == 0:
+            plan[level, 2] = plan[level, 3] = 0
+            continue
+        plan[level, 2] = left // group
+        left %= group
+        if left and ends[level]:
+            left = 0
+        else:
+            plan[level, 3] = 0
+    return plan
+
+
+@njit
+def window_grid(bits, row_start, row_size, col_start, col_size, terms, taps, lines, halo, array):
+    """Tiles on the reduction-window array: int64 [row tiles, column tiles, terms, WINDOW_FIELDS]."""
+    out = np.zeros((row_start.size, col_start.size, terms.size, WINDOW), np.int64)
+    full = np.zeros((64, WINDOW), np.int64)
+    part = np.zeros((64, WINDOW), np.int64)
+    per_channel = lines.max() + 1
+    for i in range(row_start.size):
+        for j in range(col_start.size):
+            work, rows = live_lines(
+                bits, row_start[i], row_size[i], col_start[j], col_size[j], taps, lines, array.registers
+            )
+            out[i, j, :, 10] = row_size[i] * col_size[j]
+            if work.shape[0] == 0:
+                continue
+            for t in range(terms.size):
+                cell = out[i, j, t]
+                scan = cell[10]
+                full[:] = 0
+                part[:] = 0
+                plan = window_plan(work, rows, terms[t], taps, per_channel, halo, array, full, part)
+                for level in range(plan.shape[0]):
+                    if plan[level, 2]:
+                        cell += plan[level, 2] * full[level]
+                    if plan[level, 3]:
+                        cell += part[level]
+                cell[10] = scan
+                cell[14] = work.sum()
+    return out
