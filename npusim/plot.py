@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from npusim import breakdown, text
@@ -39,8 +40,13 @@ def figures(comparison: Comparison) -> dict[str, Figure]:
     """Every figure of a comparison by file name without suffix."""
     import matplotlib
 
-    with matplotlib.rc_context(STYLE):
-        return {"speedup": speedup(comparison), "energy": energy(comparison), "cycles": cycles(comparison)}
+    with matplotlib.rc_context(STYLE), _any_script():
+        drawn = {"speedup": speedup(comparison), "energy": energy(comparison), "cycles": cycles(comparison)}
+        for figure in drawn.values():
+            # Laid out once and for all: drawing again would move things by fractions of a point.
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+    return drawn
 
 
 def pngs(drawn: Mapping[str, Figure]) -> dict[str, bytes]:
@@ -167,12 +173,18 @@ def _broken(name: str) -> str:
     return shown if len(shown) <= 24 else f"{shown[:23]}…"
 
 
+@contextmanager
+def _any_script() -> Iterator[None]:
+    """A name in a script that the font lacks shows as boxes; that is no reason to fail."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
 def _saved(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
     import matplotlib
 
     buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        # A name in a script that the font lacks shows as boxes; that is no reason to fail.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with matplotlib.rc_context(STYLE), _any_script():
         figure.savefig(buffer, format=kind, metadata=metadata, facecolor=PAPER, dpi=160)
     return buffer.getvalue()

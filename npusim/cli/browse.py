@@ -60,7 +60,13 @@ def _about(kind: str, name: str) -> str:
     from npusim.text import clean
 
     def of_workload() -> str:
-        return clean(catalogue.find("workloads", name).name)
+        from npusim import text
+
+        _, graph = options.step_of(name)
+        masks = graph.update_masks.values()
+        share = sum(mask.count for mask in masks) / max(1, sum(mask.size for mask in masks))
+        updates = f"updates {text.percent(share)} of {len(masks)} masked parameters" if masks else "no update masks"
+        return f"{len(graph.ops)} operations, {text.count(sum(op.macs for op in graph.ops))} MACs, {updates}"
 
     def of_hardware() -> str:
         from npusim import hardware
@@ -119,22 +125,16 @@ def _hardware(name: str) -> tuple[Any, list[str]]:
 
 def _dataflow(name: str) -> tuple[Any, list[str]]:
     import sys
+    from dataclasses import fields
 
     from npusim import catalogue
 
     flow = catalogue.load_dataflow(name)
-    value = {
-        "name": flow.name,
-        "summary": flow.summary,
-        "phases": list(flow.phases),
-        "mask structures that save cycles": list(flow.structures),
-        "fallback": flow.fallback,
-        "grouped convolutions": flow.grouped,
-    }
-    shown = [(key, ", ".join(v) or "none" if isinstance(v, list) else v or "none") for key, v in value.items()]
+    value = {field.name: getattr(flow, field.name) for field in fields(flow) if field.name != "cost"}
+    shown = [(key, ", ".join(v) if isinstance(v, tuple) else v) for key, v in value.items()]
     module = sys.modules.get(getattr(flow.cost, "__module__", ""))
     document = (getattr(module, "DATAFLOW", None) is flow and module.__doc__) or ""
-    return value, [*_aligned([(k, "yes" if v is True else v) for k, v in shown]), "", *document.strip().splitlines()]
+    return value, [*_aligned([(key, "-" if v == "" else v) for key, v in shown]), "", *document.strip().splitlines()]
 
 
 def _energy(name: str) -> tuple[Any, list[str]]:

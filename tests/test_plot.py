@@ -1,0 +1,105 @@
+"""Figures: what they show, that nothing overlaps, and that they can be told apart."""
+
+import itertools
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from steps import HOSTILE, small_step
+
+from npusim import breakdown, hardware, plot
+from npusim.compare import Comparison, compare
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    flows = ["dense-os", "selective-row", "channel-skipping", "reduction-spatial"]
+    return compare(small_step(), hardware.load("edge-16x16"), flows)
+
+
+@pytest.fixture(scope="module")
+def figures(comparison):
+    drawn = plot.figures(comparison)
+    plot.pngs(drawn)
+    return drawn
+
+
+def test_speedup_bars_are_the_tables_numbers(comparison, figures):
+    cells = breakdown.comparison_cells(comparison)
+    for axes, column in zip(figures["speedup"].axes, ("speedup", "energy_gain"), strict=True):
+        assert len(axes.containers) == 3
+        for bars, run in zip(axes.containers, comparison.runs[1:], strict=True):
+            expected = [cells[run.dataflow, phase][column] for phase in breakdown.phases_of(comparison)]
+            assert [bar.get_height() for bar in bars] == pytest.approx(expected)
+        assert any(list(line.get_ydata()) == [1, 1] for line in axes.lines)
+
+
+@pytest.mark.parametrize("name, column, unit", [("energy", "energy_pj", 1e6), ("cycles", "cycles", 1e3)])
+def test_stacks_reach_the_totals(comparison, figures, name, column, unit):
+    cells = breakdown.comparison_cells(comparison)
+    for axes, phase in zip(figures[name].axes, ("grad_weight", "step"), strict=True):
+        tops = [max(bar.get_y() + bar.get_height() for bar in bars) for bars in zip(*axes.containers, strict=True)]
+        assert tops == pytest.approx([cells[run.dataflow, phase][column] / unit for run in comparison.runs])
+
+
+def test_axes_have_names_with_units_and_a_caption(figures):
+    assert [axes.get_ylabel() for axes in figures["speedup"].axes] == ["speedup (x)", "energy gain (x)"]
+    assert {axes.get_ylabel() for axes in figures["energy"].axes} == {"energy (uJ)"}
+    assert {axes.get_ylabel() for axes in figures["cycles"].axes} == {"time (thousand cycles)"}
+    for figure in figures.values():
+        caption = figure.get_supxlabel()
+        assert caption.startswith("Workload small, one training step, 25.2 % of masked weights updated. Energy: ")
+        assert "\nMachine edge-16x16: 16x16 PEs" in caption
+
+
+@pytest.mark.parametrize("name", ["speedup", "energy", "cycles"])
+def test_legend_title_panels_and_caption_do_not_overlap(figures, name):
+    figure = figures[name]
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    parts = [axes.get_tightbbox(renderer) for axes in figure.axes]
+    parts += [legend.get_window_extent(renderer) for legend in figure.legends]
+    parts += [text.get_window_extent(renderer) for text in figure.texts if text.get_text()]
+    for one, other in itertools.combinations(parts, 2):
+        across = min(one.x1, other.x1) - max(one.x0, other.x0)
+        down = min(one.y1, other.y1) - max(one.y0, other.y0)
+        assert across <= 1 or down <= 1
+    width, height = figure.canvas.get_width_height()
+    assert all(part.x0 >= 0 and part.y0 >= 0 and part.x1 <= width and part.y1 <= height for part in parts)
+
+
+def test_colours_differ_also_in_grey():
+    # Rec. 709 luminance: neighbours in a stack must not look alike without colour.
+    weights = (0.2126, 0.7152, 0.0722)
+    grey = [sum(w * c for w, c in zip(weights, to_rgb(colour), strict=True)) for colour in plot.PALETTE]
+    assert len(set(plot.PALETTE)) == len(plot.PALETTE) >= 7
+    assert all(abs(a - b) > 0.05 for a, b in itertools.pairwise(grey))
+
+
+def test_pictures_are_the_same_twice_and_well_formed(comparison, figures):
+    again = plot.figures(comparison)
+    first = plot.svgs(figures)
+    assert first == plot.svgs(again)
+    assert plot.pngs(figures) == plot.pngs(again)
+    for svg in first.values():
+        assert ElementTree.fromstring(svg).tag.endswith("svg") and "<dc:date>" not in svg
+        assert ">dense-os<" in svg or "against dense-os" in svg
+
+
+def test_hostile_and_foreign_names_are_drawn_as_text(comparison):
+    runs = tuple(
+        replace(run, dataflow=f"{run.dataflow} {HOSTILE} 日本", graph=replace(run.graph, name=HOSTILE))
+        for run in comparison.runs
+    )
+    for svg in plot.svgs(plot.figures(Comparison(runs))).values():
+        ElementTree.fromstring(svg)
+        assert "<script" not in svg and "\x1b" not in svg
+
+
+def test_nothing_global_changes(comparison):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    plot.figures(comparison)
+    assert dict(matplotlib.rcParams) == before

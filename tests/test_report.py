@@ -1,0 +1,185 @@
+"""Tables, sentences, CSV and the HTML page of a comparison, all from one small step."""
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html import escape
+from html.parser import HTMLParser
+
+import pytest
+from steps import HOSTILE, small_step
+
+from npusim import breakdown, hardware, plot, report
+from npusim.compare import Comparison, compare
+from npusim.html import page
+from npusim.provenance import Request, manifest
+from npusim.simulate import simulate
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    return compare(small_step(), hardware.load("edge-16x16"), ["dense-os", "selective-row", "reduction-spatial"])
+
+
+def hostile_page(comparison):
+    """The page with hostile names of step, machine, dataflows and operations."""
+    runs = []
+    for run in comparison.runs:
+        graph = replace(run.graph, name=HOSTILE, meta={HOSTILE: HOSTILE})
+        plans = tuple(replace(plan, op=replace(plan.op, name=HOSTILE)) for plan in run.lowered.plans)
+        machine = run.hardware.replace({"name": HOSTILE, "description": HOSTILE})
+        lowered = replace(run.lowered, plans=plans)
+        runs.append(replace(run, graph=graph, hardware=machine, lowered=lowered, dataflow=run.dataflow + HOSTILE))
+    changed = Comparison(tuple(runs))
+    return html_of(changed, ["npusim", "compare", HOSTILE])
+
+
+def html_of(comparison, command=("npusim", "compare", "small")):
+    record = manifest(comparison.runs, Request("small", "edge-16x16"), command)
+    return page.comparison_page(comparison, plot.svgs(plot.figures(comparison)), record)
+
+
+@pytest.fixture(scope="module")
+def html(comparison):
+    return html_of(comparison)
+
+
+class Page(HTMLParser):
+    """Ids, attributes and elements of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.elements, self.attributes, self.headings = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append(tag)
+        self.attributes += attrs
+        self.ids += [value for key, value in attrs if key == "id"]
+
+
+def test_parts_of_the_cycles_sum_to_them(comparison):
+    for run in comparison.runs:
+        for row in breakdown.rows_of(run.layers):
+            assert sum(breakdown.cycle_parts(row).values()) == row["cycles"]
+
+
+def test_groups_of_the_energy_sum_to_it(comparison):
+    for run in comparison.runs:
+        for row in breakdown.phase_sums(run).values():
+            assert sum(breakdown.energy_groups(row).values()) == pytest.approx(row["energy_pj"])
+
+
+def test_an_energy_component_without_group_is_not_lost():
+    assert breakdown.energy_groups({"mac_pj": 1.0, "noc_pj": 2.0, "energy_pj": 3.0}) == {"MAC": 1.0, "noc": 2.0}
+
+
+def test_tables_have_a_cell_for_every_column(comparison):
+    run = comparison.baseline
+    tables = [report.layer_table(run), report.phase_table(run), report.comparison_table(comparison)]
+    for table in (*tables, report.energy_table(comparison), report.stall_table(comparison)):
+        assert table.rows and all(len(row) == len(table.header) for row in table.rows)
+        assert set(table.spare) <= set(table.header[1:])
+    assert [row[:2] for row in report.comparison_table(comparison).rows[6:9]] == [
+        ("grad_weight (WGC)", "dense-os"),
+        ("grad_weight (WGC)", "selective-row"),
+        ("grad_weight (WGC)", "reduction-spatial"),
+    ]
+
+
+def test_summary_says_what_the_table_says(comparison):
+    cells = breakdown.comparison_cells(comparison)
+    lines = report.summary(comparison)
+    step, wgc = cells["dense-os", "step"]["cycles"], cells["dense-os", "grad_weight"]["cycles"]
+    assert f"With dense-os the step takes {step:,} cycles" in lines[2]
+    assert f"(WGC) is {100 * wgc / step:.1f} % of those cycles" in lines[3]
+    assert f"the step would be {1 / (1 - wgc / step):.2f}x faster" in lines[3]
+    assert lines[5].startswith("reduction-spatial: WGC ")
+
+
+@pytest.mark.parametrize("ratio, words", [(1.25, "1.25x faster"), (0.5, "2.00x slower"), (1.001, "as fast")])
+def test_ratios_in_words(ratio, words):
+    assert report._against(ratio, "faster", "slower") == words
+
+
+def test_a_step_without_weight_gradients_compares_as_a_whole():
+    forward = small_step(density=None)
+    forward = replace(forward, ops=forward.phase("forward"))
+    both = compare(forward, hardware.load("edge-16x16"), ["dense-os", "dense-ws"])
+    assert breakdown.wgc_and_step(both) == ["step"]
+    assert not any("WGC" in line for line in report.summary(both))
+    assert set(plot.svgs(plot.figures(both))) == {"speedup", "energy", "cycles"}
+
+
+def test_csv_is_exact_and_no_formula(comparison):
+    run = comparison.baseline
+    plans = tuple(replace(plan, op=replace(plan.op, name="=cmd()\x1b")) for plan in run.lowered.plans)
+    changed = replace(run, lowered=replace(run.lowered, plans=plans))
+    rows = list(csv.DictReader(io.StringIO(report.csv_text(changed.layers))))
+    assert {row["name"] for row in rows} == {"'=cmd()\\x1b"}
+    assert [int(row["cycles"]) for row in rows] == run.cycles.tolist()
+    assert [float(row["energy_pj"]) for row in rows] == pytest.approx(run.energy.pj.sum(axis=1).tolist(), rel=1e-12)
+
+
+def test_page_has_every_section_and_needs_nothing_else(html):
+    found = Page(html)
+    for name in ("summary", "speed", "energy", "stalls", "layers", "energy-sources", "not-modelled", "provenance"):
+        assert name in found.ids and f'href="#{name}"' in html
+    assert found.elements.count("svg") == 3
+    assert len(found.ids) == len(set(found.ids))
+    assert not {"link", "img", "iframe", "object", "base"} & set(found.elements)
+    outside = [(key, value) for key, value in found.attributes if key in ("src", "href") and not value.startswith("#")]
+    assert outside == []
+    assert "default-src 'none'" in html
+    assert len(html.encode()) < 1_000_000
+
+
+def test_page_says_how_energy_and_cycles_were_found(html):
+    assert "Energy table generic-28nm, 28 nm" in html
+    assert "Horowitz" in html and "<td>low" in html
+    assert all(escape(line) in html for line in report.NOT_MODELLED)
+    assert "Command: npusim compare small" in html and "Workload digest: " in html
+
+
+def test_hostile_names_are_text_on_the_page(comparison):
+    html = hostile_page(comparison)
+    body = html.replace(page._part("script.js"), "")
+    assert "<script>alert" not in html and body.count("<script>") == 1
+    assert "\x1b" not in html and "\u202e" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\\x1b[31m" in html
+    assert len(Page(html).ids) == len(set(Page(html).ids))
+
+
+def test_one_dataflow_alone_makes_a_page():
+    alone = Comparison((simulate(small_step(), hardware.load("mcu-8x8"), "dense-os"),))
+    assert "Speedup and energy gain against dense-os" in html_of(alone)
+
+
+PROBE = """<script>
+const table = document.getElementById("layer-table"), words = document.getElementById("filter-words");
+words.value = "conv2 grad_weight"; words.dispatchEvent(new Event("input"));
+const found = document.getElementById("filter-count").textContent;
+const button = Array.from(table.tHead.rows[0].cells).find((cell) => cell.textContent === "cycles").firstChild;
+button.click();
+const cycles = Array.from(table.tBodies[0].rows, (row) => Number(row.cells[7].textContent.replaceAll(",", "")));
+const sorted = cycles.every((value, i) => i === 0 || cycles[i - 1] >= value);
+document.title = `${found}; sorted ${sorted}; ${button.parentElement.getAttribute("aria-sort")}`;
+</script></body>"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_page_filters_and_sorts_in_a_browser(html, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(html.replace("</body>", PROBE), encoding="utf-8")
+    quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", *quiet]
+    result = subprocess.run(
+        [*command, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    title = re.search(r"<title>(.*?)</title>", result.stdout)
+    # conv2 has one grad_weight per run, and there are three runs of 19 operations.
+    assert title is not None and title[1] == "3 of 57 rows; sorted true; descending"
