@@ -6,7 +6,7 @@ last_columns as there. Counted from the command to the last result, both ends in
     output stationary   start [+ R of initial sums] + length
                         + (R - 1) + (columns - 1)      skew of the operands down to the last PE
                         + mac                          its last sum
-                        + (R or C) - 1                 results leave down their columns or across their rows
+                        + (R or C or 0) - 1            results leave down their columns, across their rows, or at once
                         + output
     operand held        start [+ R - 1 of preload + gap] + length + mac * R + columns - 1 + output
 
@@ -31,8 +31,8 @@ DATAFLOWS = ("OS", "WS", "IS")
 
 def output_interval(length: Int, array: Array) -> Int:
     """Cycles from one overlapped output-stationary fold to the next."""
-    across = array.timing.drain == "across"
-    return np.maximum(_filled(length, array), array.rows + array.cols if across else array.rows)
+    busy = {"down": array.rows, "across": array.rows + array.cols, "none": 1}[array.timing.drain]
+    return np.maximum(_filled(length, array), busy)
 
 
 def held_interval(length: Int, array: Array) -> Int:
@@ -44,7 +44,7 @@ def output_stationary(folds: Int, length: Int, sum_columns: Int, last_columns: I
     """Cycles of the folds of a tile whose PEs accumulate in place; 0 for no folds."""
     timing, rows = array.timing, array.rows
     sum_columns, last_columns = _columns(folds, sum_columns, last_columns, array)
-    leaving = rows if timing.drain == "down" else array.cols
+    leaving = {"down": rows, "across": array.cols, "none": 0}[timing.drain]
     tail = rows + leaving - 3 + timing.mac_cycles + timing.output_cycles
     initial = rows if timing.accumulator_preload else 0
     one = _filled(length, array)

@@ -41,7 +41,8 @@ class ArrayTiming(Model):
     first_preload        operand held: the first one is shifted in within the tile's time, not before it
     preload_gap_cycles   operand held: cycles between its last row and the first streamed vector; with 0 they share one
     drain                output stationary: results leave "down" their columns, a row per cycle; or "across" their
-                         rows, a column per cycle, once the last PE is done: then a fold takes rows + cols or more
+                         rows, a column per cycle, once the last PE is done: then a fold takes rows + cols or more; or
+                         "none": every PE writes its result itself, in the cycle of its last sum
     live_columns_only    a fold that uses fewer columns ends earlier; else every fold is as long as a full one
     command_vectors      vectors stream in commands of so many; shorter ones are filled up
     least_vectors        operand held: vectors of the last command, behind which no operand is shifted in, at least
@@ -53,7 +54,7 @@ class ArrayTiming(Model):
     accumulator_preload: bool = False
     first_preload: bool = True
     preload_gap_cycles: Latency = 0
-    drain: Literal["down", "across"] = "down"
+    drain: Literal["down", "across", "none"] = "down"
     live_columns_only: bool = True
     command_vectors: Count = 1
     least_vectors: Count = 1
