@@ -15,7 +15,7 @@ from npusim.jit import njit
 
 
 class WindowArray(NamedTuple):
-    """The reduction-window array: `pes` (a power of two) in groups of `smallest` PEs or more, `registers` dY words each.
+    """The reduction-window array: `pes` (a power of two) in groups of `smallest` PEs or more, `registers` dY words.
 
     Port A loads dY, port B loads X, bytes per cycle; `max_sharing` groups at most take the same X words.
     """

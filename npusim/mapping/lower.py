@@ -56,7 +56,7 @@ def lower(graph: StepGraph, dataflow: Dataflow, hw: Hardware, resolve) -> Lowere
     """Map every operation of `graph`; `resolve(name)` gives a dataflow by name (for fallbacks).
 
     Raises CapacityError when an operation cannot be tiled, ConfigError when a selective dataflow gets a step
-    that has no update masks at all.
+    that has no update masks at all. A mask that selects everything is taken as none.
     """
     if dataflow.selective and not graph.update_masks:
         raise ConfigError(
@@ -88,6 +88,8 @@ def _covers(mask: Mask | None, op: Op) -> bool:
 
 def _lower_macs(op: Op, mask: Mask | None, dataflow: Dataflow, hw, resolve, builder, index: int):
     groups = op.dims.groups if isinstance(op.dims, Conv) else 1
+    if mask is not None and mask.count == mask.size:
+        mask = None
     if dataflow.choices:
         dataflow = _fastest(op, mask, [resolve(name) for name in dataflow.choices], hw, groups)
     while not dataflow.accepts(op.phase, groups, mask):
@@ -186,10 +188,12 @@ class _Tiles:
         p = tile_extents(problem.p, tiling.p)
         q = tile_extents(problem.q, tiling.q)
         rows, cols = image_extents(problem, 0, tiling.p), image_extents(problem, 1, tiling.q)
-        pixels = n[:, None, None] * p[None, :, None] * q[None, None, :]
-        self.pixels = pixels.ravel()
+        extents = np.stack(np.meshgrid(n, p, q, indexing="ij"), axis=-1).reshape(-1, 3)
+        self.pixels = extents.prod(axis=1)
         self.region = (n[:, None, None] * rows[None, :, None] * cols[None, None, :]).ravel()
-        self.t, self.t_class = np.unique(self.pixels, return_inverse=True)
+        self.extents, self.t_class = np.unique(extents, axis=0, return_inverse=True)
+        self.t_class = self.t_class.reshape(-1)
+        self.t = self.extents.prod(axis=1)
         self.shape = (self.g.size, self.m.size, self.c.size, self.t.size)
         self.multiplicity = np.bincount(self.g_class).reshape(-1, 1, 1, 1) * np.bincount(self.t_class).reshape(
             1, 1, 1, -1
@@ -205,6 +209,8 @@ class _Tiles:
             problem.role, self.g.reshape(-1, 1, 1, 1), self.m.reshape(1, -1, 1, 1), self.c.reshape(1, 1, -1, 1),
             self.t.reshape(1, 1, 1, -1), problem.taps, bits(problem.a_kind), bits(problem.b_kind), masks,
             lines=tap_lines(problem) if problem.role == TAPS else None,
+            extents=tuple(self.extents.T.reshape(3, 1, 1, 1, -1)), window=problem.window,
+            stride=problem.stride,
         )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from npusim.masks import Mask
 
 
-MASKED_CANDIDATES = 12
+MASKED_CANDIDATES, PIXEL_CANDIDATES = 8, 4
 LINE_SHIFTS = 3
 
 
@@ -58,7 +58,8 @@ def image_extents(problem: Problem, axis: int, size: int) -> np.ndarray:
 
 @lru_cache(maxsize=4096)
 def candidates(problem: Problem, dataflow: Dataflow, hw: Hardware, mask: Mask | None) -> tuple[Tiling, ...]:
-    """Tilings of `problem` that fit, the best estimate first; one, or with a mask up to MASKED_CANDIDATES.
+    """Tilings of `problem` that fit, the best estimate first; one, or with a mask up to MASKED_CANDIDATES
+    that differ in rows or channels and PIXEL_CANDIDATES that differ in pixels.
 
     A mask shrinks tiles in ways that the estimate cannot see (rows of one tile are packed together, those of two
     are not), so the candidates differ in rows, channels or pixels and the caller tries each. The mask of an output
@@ -79,17 +80,18 @@ def candidates(problem: Problem, dataflow: Dataflow, hw: Hardware, mask: Mask | 
     g, m, c, n, p, q = (column[fits] for column in (g, m, c, n, p, q))
     density = mask.density if mask is not None and dataflow.selective else 1.0
     cycles, traffic = _estimate(problem, dataflow, hw, density, g, m, c, n, p, q)
-    found: dict[tuple[str, int], Tiling] = {}
+    blocks: dict[tuple[str, int], Tiling] = {}
+    pixels: dict[int, Tiling] = {}
     for order in np.lexsort((traffic.ravel(), cycles.ravel())):
         swap, i = divmod(int(order), g.size)
-        if cycles[swap, i] > 2 * cycles.min() or len(set(found.values())) >= (MASKED_CANDIDATES if masked else 1):
+        if cycles[swap, i] > 2 * cycles.min() or len(set(blocks.values())) >= (MASKED_CANDIDATES if masked else 1):
             break
         tiling = Tiling(int(g[i]), int(m[i]), int(c[i]), int(n[i]), int(p[i]), int(q[i]), bool(swap))
-        found.setdefault(("m", tiling.m), tiling)
-        found.setdefault(("c", tiling.c), tiling)
-        if masked:
-            found.setdefault(("t", tiling.n * tiling.p * tiling.q), tiling)
-    return tuple(dict.fromkeys(found.values()))
+        blocks.setdefault(("m", tiling.m), tiling)
+        blocks.setdefault(("c", tiling.c), tiling)
+        if masked and len(pixels) < PIXEL_CANDIDATES:
+            pixels.setdefault(tiling.n * tiling.p * tiling.q, tiling)
+    return tuple(dict.fromkeys((*blocks.values(), *pixels.values())))
 
 
 def _sizes(total: int) -> list[int]:
@@ -144,7 +146,7 @@ def tap_lines(problem: Problem) -> np.ndarray:
     """The line of every tap of a channel (see TileGrid.lines), int64 [taps].
 
     Taps (r, s) and (r, s') share a line when s and s' differ by whole pixel steps, two at most in all, and what lies
-    beyond the end of an image row is padding: PEs of neighbouring pixels then hand their words on, and a zero at row ends.
+    beyond the end of an image row is padding: PEs of neighbouring pixels then hand their words on, zero at row ends.
     """
     taps_r, taps_s = problem.window
     stride, dilation = problem.stride[1], problem.dilation[1]
@@ -163,8 +165,9 @@ def _estimate(problem: Problem, dataflow: Dataflow, hw: Hardware, density: float
     bits, taps, t = hw.precision.bits, max(problem.taps, 1), n * p * q
     lines = tap_lines(problem) if problem.role == TAPS else None
     grid = TileGrid(
-        problem.role, g, m, c, t, taps, bits(problem.a_kind), bits(problem.b_kind), density=density, lines=lines
-    )
+        problem.role, g, m, c, t, taps, bits(problem.a_kind), bits(problem.b_kind), density=density, lines=lines,
+        extents=(n, p, q), window=problem.window, stride=problem.stride,
+    )  # fmt: skip
     tiles_g, tiles_m, tiles_c = ceil_div(problem.groups, g), ceil_div(problem.m, m), ceil_div(problem.c, c)
     tiles_t = ceil_div(problem.n, n) * ceil_div(problem.p, p) * ceil_div(problem.q, q)
     need = _footprints(problem, hw, False, g, m, c, n, p, q)
