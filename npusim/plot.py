@@ -67,16 +67,19 @@ def speedup(comparison: Comparison) -> Figure:
     top, bottom = figure.subplots(2, 1, sharex=True)
     width = 0.8 / len(runs)
     for axes, column, label in ((top, "speedup", "speedup (x)"), (bottom, "energy_gain", "energy gain (x)")):
-        highest = 1.0
+        bars: list[tuple[float, float]] = []
         for i, run in enumerate(runs):
             values = [cells[run.dataflow, phase][column] for phase in phases]
             at = [x + (i + 0.5) * width - 0.4 for x in range(len(phases))]
             # The colour follows the dataflow's place in the whole comparison, as in the other figures.
             look = _look(comparison.runs.index(run))
             axes.bar(at, values, 0.92 * width, label=text.clean(run.dataflow), **look)
-            for x, value in zip(at, values, strict=True):
-                axes.annotate(f"{value:.2f}", (x, value), (0, 2), textcoords="offset points", ha="center", fontsize=8)
-            highest = max(highest, *values)
+            bars += zip(at, values, strict=True)
+        highest = max(1.0, *(value for _, value in bars))
+        for x, value in bars:
+            # The number of a bar that ends just below the dashed line stands above that line.
+            height = 1.0 if 0 < 1 - value < 0.09 * highest else value
+            axes.annotate(f"{value:.2f}", (x, height), (0, 2), textcoords="offset points", ha="center", fontsize=8)
         axes.axhline(1, color=INK, linewidth=1, linestyle="--")
         axes.set(ylim=(0, 1.15 * highest), ylabel=label)
         axes.grid(axis="y")
@@ -121,7 +124,9 @@ def _stacks(
             axes.bar(range(len(bars)), values, 0.7, bottom, label=part, **_look(i))
             bottom = [low + value for low, value in zip(bottom, values, strict=True)]
         for x, total in enumerate(bottom):
-            axes.annotate(f"{total:.3g}", (x, total), (0, 2), textcoords="offset points", ha="center", fontsize=9)
+            axes.annotate(
+                text.three_digits(total), (x, total), (0, 2), textcoords="offset points", ha="center", fontsize=9
+            )
         axes.set(ylim=(0, 1.12 * max(*bottom, 1e-12)), ylabel=f"{label} ({unit})", title=breakdown.PHASE_NAMES[phase])
         # Bars that nearly touch the edges would look like an axis.
         axes.set_xlim(-0.6, len(bars) - 0.4)
@@ -146,10 +151,10 @@ def _figure(comparison: Comparison, height: float) -> Figure:
 def caption(comparison: Comparison) -> str:
     """Workload, machine and energy table in two lines."""
     run = comparison.baseline
-    density = text.percent(_density(run)) if run.graph.update_masks else "all"
+    updated = f"{text.percent(_density(run))} of masked" if run.graph.update_masks else "all"
     prices = run.energy.prices
     return (
-        f"Workload {text.clean(run.graph.name)}, one training step, {density} of masked weights updated. "
+        f"Workload {text.clean(run.graph.name)}, one training step, {updated} weights updated. "
         f"Energy: {text.clean(prices.table)}, {prices.node_nm} nm.\nMachine {text.clean(run.hardware)}."
     )
 

@@ -146,6 +146,18 @@ def stall_table(comparison: Comparison) -> Table:
     return Table("Where the cycles go", ("phase", "dataflow", "cycles", *CYCLE_PARTS), tuple(rows), 2)
 
 
+def unit_table(comparison: Comparison) -> Table:
+    """How every unit of the machine spent the step, in shares of its time."""
+    rows = []
+    for run in comparison.runs:
+        for row in rows_of(run.units.reset_index()):
+            unit, *parts = row.values()
+            shares = (text.percent(part / max(1, sum(parts))) for part in parts)
+            rows.append((text.clean(run.dataflow), unit.replace("_", " "), *shares))
+    header = ("dataflow", "unit", *(name.replace("_", " ") for name in comparison.baseline.units.columns))
+    return Table("How each unit spent the step", header, tuple(rows), 2)
+
+
 def summary(comparison: Comparison) -> list[str]:
     """The comparison in a few sentences."""
     cells, base, phases = comparison_cells(comparison), comparison.baseline, phases_of(comparison)
@@ -215,6 +227,7 @@ def run_files(run: Run, manifest: dict[str, Any]) -> dict[str, str]:
     return {
         "layers.csv": csv_text(run.layers),
         "phases.csv": csv_text(run.phases().reset_index(names="phase")),
+        "units.csv": csv_text(run.units.reset_index()),
         "manifest.json": json_text(manifest),
     }
 
@@ -225,6 +238,7 @@ def comparison_files(comparison: Comparison, manifest: dict[str, Any]) -> dict[s
         "comparison.csv": csv_text(comparison.table().reset_index()),
         "phases.csv": csv_text(_joined(comparison, lambda run: run.phases().reset_index(names="phase"))),
         "layers.csv": csv_text(_joined(comparison, lambda run: run.layers)),
+        "units.csv": csv_text(_joined(comparison, lambda run: run.units.reset_index())),
         "manifest.json": json_text(manifest),
     }
 

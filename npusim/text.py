@@ -38,6 +38,12 @@ def count(number: float) -> str:
     return _scaled(number, ("", "k", "M", "G", "T", "P"), 1000).rstrip()
 
 
+def three_digits(value: float) -> str:
+    """'24.0', '0.584'; more before the point when the number has them."""
+    rounded = abs(float(f"{value:.3g}"))
+    return f"{value:.{max(0, 3 - len(str(int(rounded))))}f}" if rounded >= 1 else f"{value:.3g}"
+
+
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
@@ -54,5 +60,5 @@ def _scaled(value: float, units: tuple[str, ...], step: int) -> str:
     while abs(value) >= (999.5 if step == 1000 else 1023.5) and power < len(units) - 1:
         value /= step
         power += 1
-    digits = 0 if power == 0 and value == int(value) else max(0, 3 - len(str(int(abs(value)))))
-    return f"{value:.{digits}f} {units[power]}"
+    shown = f"{value:.0f}" if power == 0 and value == int(value) else three_digits(value)
+    return f"{shown} {units[power]}"

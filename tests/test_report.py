@@ -73,6 +73,11 @@ def test_groups_of_the_energy_sum_to_it(comparison):
             assert sum(breakdown.energy_groups(row).values()) == pytest.approx(row["energy_pj"])
 
 
+def test_shares_of_a_units_time_sum_to_all_of_it(comparison):
+    for row in report.unit_table(comparison).rows:
+        assert sum(float(share.removesuffix(" %")) for share in row[2:]) == pytest.approx(100, abs=0.3)
+
+
 def test_an_energy_component_without_group_is_not_lost():
     assert breakdown.energy_groups({"mac_pj": 1.0, "noc_pj": 2.0, "energy_pj": 3.0}) == {"MAC": 1.0, "noc": 2.0}
 
@@ -80,7 +85,8 @@ def test_an_energy_component_without_group_is_not_lost():
 def test_tables_have_a_cell_for_every_column(comparison):
     run = comparison.baseline
     tables = [report.layer_table(run), report.phase_table(run), report.comparison_table(comparison)]
-    for table in (*tables, report.energy_table(comparison), report.stall_table(comparison)):
+    tables += [report.energy_table(comparison), report.stall_table(comparison), report.unit_table(comparison)]
+    for table in tables:
         assert table.rows and all(len(row) == len(table.header) for row in table.rows)
         assert set(table.spare) <= set(table.header[1:])
     assert [row[:2] for row in report.comparison_table(comparison).rows[6:9]] == [

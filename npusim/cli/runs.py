@@ -25,7 +25,7 @@ def run(
 ) -> None:
     """Simulate one training step with one dataflow: cycles, waiting, traffic and energy of every operation.
 
-    With --out: layers.csv, phases.csv, manifest.json.
+    With --out: layers.csv, phases.csv, units.csv, manifest.json.
 
     \b
     Example:
@@ -51,7 +51,7 @@ def run(
         from npusim import atomic
 
         atomic.write_files(out, report.run_files(result, record))
-        hint(f"written: {out}/layers.csv, phases.csv, manifest.json")
+        hint(f"written: {out}/layers.csv, phases.csv, units.csv, manifest.json")
     if json:
         print(report.run_json(result, record), end="")
         return
@@ -75,7 +75,7 @@ def compare(
     """Hold several dataflows against the first one: for weight gradients (WGC) alone and for the whole step.
 
     With --out: report.html, speedup, energy and cycles as .png and .svg, comparison.csv, phases.csv, layers.csv,
-    manifest.json.
+    units.csv, manifest.json.
 
     \b
     Example:

@@ -25,6 +25,16 @@ ALTERNATIVE = {
     "energy": "Stacked bars: energy by component for WGC and the whole step; the numbers are in the table of energy.",
     "cycles": "Stacked bars: where the cycles go for WGC and the whole step; the numbers are in the table of stalls.",
 }
+CYCLES_EXPLAINED = (
+    "Busy: the array or the vector unit works. Port stall: the array is slowed by a buffer port. Load stall: it waits "
+    "for operands from DRAM. Store stall: it waits for results to leave. Drain: nothing is left to compute, the last "
+    "results leave. They sum to the cycles.",
+)
+UNITS_EXPLAINED = (
+    "Each unit's time over the whole step. Wait load and wait store: its next task waits for operands, or for earlier "
+    "results to leave. Wait bus: a DMA channel waits for the DRAM bus; latency: for the DRAM's answer. Idle: it has "
+    "nothing to do.",
+)
 
 
 def comparison_page(comparison: Comparison, pictures: Mapping[str, str], manifest: dict[str, Any]) -> str:
@@ -35,7 +45,11 @@ def comparison_page(comparison: Comparison, pictures: Mapping[str, str], manifes
         "Summary": _sentences(report.summary(comparison)),
         "Speed": drawn["speedup"] + _table(report.comparison_table(comparison), _baseline(comparison)),
         "Energy": drawn["energy"] + _table(report.energy_table(comparison), _baseline(comparison)),
-        "Stalls": drawn["cycles"] + _explained() + _table(report.stall_table(comparison), _baseline(comparison)),
+        "Stalls": drawn["cycles"]
+        + _sentences(CYCLES_EXPLAINED)
+        + _table(report.stall_table(comparison), _baseline(comparison))
+        + _sentences(UNITS_EXPLAINED)
+        + _table(report.unit_table(comparison), _baseline(comparison)),
         "Layers": _layers(comparison),
         "Energy sources": _energy_sources(run),
         "Not modelled": f"<ul>{_items(report.NOT_MODELLED)}</ul>",
@@ -92,7 +106,7 @@ def _picture(name: str, svg: str) -> str:
 
 def _table(table: report.Table, baseline: str) -> str:
     """A sortable table; rows of the baseline dataflow are quieter."""
-    quiet = [table.words == 2 and row[1] == baseline for row in table.rows]
+    quiet = [table.words == 2 and baseline in row[:2] for row in table.rows]
     rows = "".join(_row(row, " class=baseline" if q else "") for row, q in zip(table.rows, quiet, strict=True))
     return _grid(table.title, table.title, table.header, rows, table.words)
 
@@ -110,14 +124,6 @@ def _grid(label: str, caption: str, header: Sequence[str], rows: str, words: int
 def _row(cells: Iterable[str], attributes: str = "") -> str:
     """HTML lets the end tags of rows and cells be left out; a large step has thousands."""
     return f"<tr{attributes}>" + "".join(f"<td>{_safe(cell)}" for cell in cells) + "\n"
-
-
-def _explained() -> str:
-    return _sentences([
-        "Busy: the array or the vector unit works. Port stall: the array is slowed by a buffer port. Load stall: "
-        "it waits for operands from DRAM. Store stall: it waits for results to leave. Drain: nothing is left to "
-        "compute, the last results leave. They sum to the cycles."
-    ])  # fmt: skip
 
 
 LAYER_HEADER = ("run", "operation", "phase", "kind", "shape", "mapped by", "density", "cycles", "utilisation",

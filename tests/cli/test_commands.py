@@ -71,7 +71,7 @@ def test_run_prints_layers_and_phases(npusim):
 def test_run_writes_files_that_agree_with_each_other(npusim, tmp_path):
     assert npusim("run", "small", "--out", tmp_path / "new" / "folder").code == 0
     folder = tmp_path / "new" / "folder"
-    assert sorted(p.name for p in folder.iterdir()) == ["layers.csv", "manifest.json", "phases.csv"]
+    assert sorted(p.name for p in folder.iterdir()) == ["layers.csv", "manifest.json", "phases.csv", "units.csv"]
     layers, phases = read_csv(folder / "layers.csv"), read_csv(folder / "phases.csv")
     assert len(layers) == 19 and phases[-1]["phase"] == "step"
     assert sum(int(row["cycles"]) for row in layers) == int(phases[-1]["cycles"])
@@ -128,7 +128,7 @@ def test_compare_writes_tables_pictures_and_a_page(npusim, tmp_path):
     assert npusim("compare", "small", "-d", BOTH, "--out", tmp_path).code == 0
     assert "of yesterday" not in (tmp_path / "report.html").read_text()
     pictures = [f"{name}.{kind}" for name in ("cycles", "energy", "speedup") for kind in ("png", "svg")]
-    tables = ["comparison.csv", "layers.csv", "manifest.json", "phases.csv"]
+    tables = ["comparison.csv", "layers.csv", "manifest.json", "phases.csv", "units.csv"]
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*pictures, *tables, "report.html", "mine.txt"])
     rows = read_csv(tmp_path / "comparison.csv")
     base = {row["phase"]: row for row in rows if row["dataflow"] == "dense-os"}
