@@ -45,6 +45,8 @@ class TileGrid:
     `a_bits`, `b_bits`: operand widths. `mask` is None when the operation has none, or the tiling is only priced;
     `density` is the selected share to price it with. `lines` gives every tap of a channel the number of its line:
     for neighbouring pixels, taps of one line read X words that differ only by a shift of at most two pixels.
+    `extents` are the images, output rows and output columns that make up t; `window` the taps and `stride` the step
+    per direction.
     """
 
     role: str
@@ -58,6 +60,9 @@ class TileGrid:
     mask: MaskGrid | None = None
     density: float = 1.0
     lines: Ints | None = None
+    extents: tuple[Ints | int, Ints | int, Ints | int] = (1, 1, 1)
+    window: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
 
     @property
     def columns(self) -> Ints:
