@@ -20,6 +20,7 @@ UNMODELLED = (
     ("layout", "FilterCustomLayout"),
     ("sparsity", "SparsitySupport"),
 )
+KNOWN = {key.lower() for key in (*INT_KEYS, "run_name", "Dataflow", "Bandwidth", "MemoryBanks", "InterfaceBandwidth")}
 MAX_ARRAY, MAX_KB = 2**16, 2**20
 
 
@@ -73,9 +74,11 @@ class _Keys:
     def text(self, section: str, key: str) -> str:
         if self.parser.has_option(section, key):
             return self.parser.get(section, key).strip()
-        present = list(self.parser[section]) if self.parser.has_section(section) else self.parser.sections()
-        what = "missing" if self.parser.has_section(section) else f"missing, as is the section [{section}]"
-        self.problems.append(f"{section}.{key}: {what}{closest(key.lower(), present)}")
+        if self.parser.has_section(section):
+            strangers = [name for name in self.parser[section] if name not in KNOWN and name[0] == key[0].lower()]
+            self.problems.append(f"{section}.{key}: missing{closest(key.lower(), strangers)}")
+        else:
+            self.problems.append(f"{section}.{key}: missing, as is the section [{section}]")
         return ""
 
     def integer(self, section: str, key: str, field: str) -> int:
@@ -103,9 +106,6 @@ class _Keys:
             self.problems.append(f"{section}.{key} = {value!r}: must be words per cycle, whole numbers above 0")
 
     def off(self, section: str, key: str) -> None:
-        if self.parser.has_option(section, key) and self.parser.get(section, key).strip().lower() in (
-            "true",
-            "yes",
-            "1",
-        ):
-            self.problems.append(f"{section}.{key}: not modelled, must be False")
+        value = self.parser.get(section, key, fallback="False").strip()
+        if value.lower() not in ("false", "no", "off", "0"):
+            self.problems.append(f"{section}.{key} = {value!r}: not modelled, must be False")
