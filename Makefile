@@ -1,9 +1,9 @@
-# Five verbs: demo, test, check, bench, docs. Each makes what it needs in .venv.
+# demo, test, check, bench, validate, docs: each makes what it needs in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml
 
-.PHONY: demo test test-all check bench docs clean
+.PHONY: demo test test-all check bench validate docs clean
 
 .venv/base: $(SOURCES)
 	$(PYTHON) -m venv .venv
@@ -34,6 +34,10 @@ check: .venv/dev
 
 bench: .venv/dev
 	$(BIN)/python benchmarks/bench.py
+
+# Simulate every shipped measurement; writes docs/validation.md, fails when a stated bound is passed.
+validate: .venv/base
+	$(BIN)/python validation/run.py
 
 docs: .venv/dev
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
