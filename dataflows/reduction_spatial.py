@@ -17,6 +17,7 @@ from functools import reduce
 import numpy as np
 
 from npusim.dataflow import Dataflow, TileCost
+from npusim.errors import ConfigError
 from npusim.folding import live_channels, live_rows
 from npusim.reduction_kernels import REDUCTION_FIELDS, ReductionArray, reduction_grid
 
@@ -24,12 +25,21 @@ SMALLEST_GROUP = 8
 
 
 def arrays(hardware, a_bits, b_bits):
-    """The ways to group the PEs, from one tree over (almost) all of them down to groups of SMALLEST_GROUP."""
+    """The ways to group the PEs, from one tree over (almost) all of them down to groups of SMALLEST_GROUP.
+
+    An operand takes whole bytes at the ports. ConfigError when the PEs have no registers for dY.
+    """
+    if not hardware.array.pe_registers:
+        raise ConfigError(
+            f"hardware {hardware.name!r}: array.pe_registers = 0, but reduction-spatial keeps dY in PE registers; "
+            "it must be 1 or more"
+        )
+    operand_bytes = -(-max(a_bits, b_bits) // 8)
     pes = hardware.array.rows * hardware.array.cols
     ports = (hardware.buffers.a.bytes_per_cycle, hardware.buffers.b.bytes_per_cycle)
     group = 1 << (pes.bit_length() - 1)
     while group >= min(SMALLEST_GROUP, pes):
-        yield ReductionArray(group, pes // group, hardware.array.pe_registers, max(a_bits, b_bits) // 8, *ports)
+        yield ReductionArray(group, pes // group, hardware.array.pe_registers, operand_bytes, *ports)
         group //= 2
 
 

@@ -204,3 +204,10 @@ def test_the_time_of_every_unit_adds_up(edge):
         "busy": 256, "wait_load": 0, "wait_store": 0, "wait_bus": 64, "latency": 320, "idle": 444,
     }  # fmt: skip
     assert units.loc["dram", "busy"] == 288
+
+
+def test_reduction_spatial_needs_registers(edge):
+    dims = Conv(1, 8, 6, 6, 8)
+    step = layer_step(dims, np.ones((8, 8, 1, 1), bool) & (np.arange(8) % 2 == 0)[:, None, None, None])
+    with pytest.raises(ConfigError, match=r"array.pe_registers = 0, but reduction-spatial keeps dY in PE registers"):
+        simulate(step, edge.replace({"array.pe_registers": 0}), "reduction-spatial")
