@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from npusim.cli import browse, runs, traces
+from npusim.cli import browse, runs, traces, validate
 
 FIRST_STEPS = """npusim simulates one training step on a neural processing unit.
 
@@ -34,6 +34,7 @@ app.command("compare")(runs.compare)
 app.add_typer(traces.app, name="trace")
 app.command("list")(browse.list_names)
 app.command("show")(browse.show)
+app.command("validate")(validate.validate)
 
 
 def _version(wanted: bool) -> None:
