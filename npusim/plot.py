@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from npusim import breakdown, text
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from npusim.compare import Comparison
@@ -63,7 +64,9 @@ def speedup(comparison: Comparison) -> Figure:
     """Grouped bars: speedup and energy gain per phase and for the step, against the first dataflow (line at 1x)."""
     cells, phases = breakdown.comparison_cells(comparison), breakdown.phases_of(comparison)
     runs = comparison.runs[1:] or comparison.runs
-    figure = _figure(comparison, height=6.4)
+    crowded = len(runs) > 5
+    # Inches: a bar as wide as its number is high (crowded: the number is upright).
+    figure = _figure(comparison, width=max(9, 1 + 0.18 * len(runs) * len(phases)), height=6.4)
     top, bottom = figure.subplots(2, 1, sharex=True)
     width = 0.8 / len(runs)
     for axes, column, label in ((top, "speedup", "speedup (x)"), (bottom, "energy_gain", "energy gain (x)")):
@@ -71,17 +74,15 @@ def speedup(comparison: Comparison) -> Figure:
         for i, run in enumerate(runs):
             values = [cells[run.dataflow, phase][column] for phase in phases]
             at = [x + (i + 0.5) * width - 0.4 for x in range(len(phases))]
-            # The colour follows the dataflow's place in the whole comparison, as in the other figures.
-            look = _look(comparison.runs.index(run))
-            axes.bar(at, values, 0.92 * width, label=text.clean(run.dataflow), **look)
+            axes.bar(at, values, 0.92 * width, label=text.clean(run.dataflow), **_look(i + 1))
             bars += zip(at, values, strict=True)
         highest = max(1.0, *(value for _, value in bars))
         for x, value in bars:
             # The number of a bar that ends just below the dashed line stands above that line.
             height = 1.0 if 0 < 1 - value < 0.09 * highest else value
-            axes.annotate(f"{value:.2f}", (x, height), (0, 2), textcoords="offset points", ha="center", fontsize=8)
+            _number(axes, x, height, f"{value:.2f}", upright=crowded)
         axes.axhline(1, color=INK, linewidth=1, linestyle="--")
-        axes.set(ylim=(0, 1.15 * highest), ylabel=label)
+        axes.set(ylim=(0, (1.25 if crowded else 1.15) * highest), ylabel=label)
         axes.grid(axis="y")
     base = text.clean(comparison.baseline.dataflow)
     top.set_title(f"Speedup and energy gain against {base} (dashed line, 1x); higher is better", loc="left")
@@ -113,7 +114,8 @@ def cycles(comparison: Comparison) -> Figure:
 def _stacks(
     comparison: Comparison, panels: Mapping[str, Mapping[str, Mapping[str, float]]], title: str, label: str, units
 ) -> Figure:  # fmt: skip
-    figure = _figure(comparison, height=4.6)
+    # Inches: numbers over the bars of both panels must not touch; 2.4 for axis and legend.
+    figure = _figure(comparison, width=max(9, 2.4 + 0.42 * sum(map(len, panels.values()))), height=4.6)
     axes_of = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (phase, bars) in zip(axes_of, panels.items(), strict=True):
         totals = [sum(parts.values()) for parts in bars.values()]
@@ -124,11 +126,8 @@ def _stacks(
             axes.bar(range(len(bars)), values, 0.7, bottom, label=part, **_look(i))
             bottom = [low + value for low, value in zip(bottom, values, strict=True)]
         for x, total in enumerate(bottom):
-            axes.annotate(
-                text.three_digits(total), (x, total), (0, 2), textcoords="offset points", ha="center", fontsize=9
-            )
+            _number(axes, x, total, text.three_digits(total))
         axes.set(ylim=(0, 1.12 * max(*bottom, 1e-12)), ylabel=f"{label} ({unit})", title=breakdown.PHASE_NAMES[phase])
-        # Bars that nearly touch the edges would look like an axis.
         axes.set_xlim(-0.6, len(bars) - 0.4)
         axes.set_xticks(range(len(bars)), [_broken(name) for name in bars], rotation=30, ha="right")
         axes.tick_params(axis="x", length=0)
@@ -140,10 +139,16 @@ def _stacks(
     return figure
 
 
-def _figure(comparison: Comparison, height: float) -> Figure:
+def _number(axes: Axes, x: float, y: float, shown: str, upright: bool = False) -> None:
+    """A number just above (x, y)."""
+    rotation = 90 if upright else 0
+    axes.annotate(shown, (x, y), (0, 2), textcoords="offset points", ha="center", fontsize=8, rotation=rotation)
+
+
+def _figure(comparison: Comparison, width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     figure.supxlabel(caption(comparison), fontsize=8, color=INK, x=0.01, ha="left")
     return figure
 

@@ -69,6 +69,17 @@ def test_legend_title_panels_and_caption_do_not_overlap(figures, name):
     assert all(part.x0 >= 0 and part.y0 >= 0 and part.x1 <= width and part.y1 <= height for part in parts)
 
 
+@pytest.mark.parametrize("count", [2, 6, 7, 13])
+def test_numbers_over_the_bars_do_not_overlap(comparison, count):
+    runs = tuple(replace(comparison.runs[i % 4], dataflow=f"dataflow-{i}") for i in range(count))
+    for figure in plot.figures(Comparison(runs)).values():
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        for axes in figure.axes:
+            boxes = [text.get_window_extent(renderer) for text in axes.texts]
+            assert not any(one.padded(-1).overlaps(other) for one, other in itertools.combinations(boxes, 2))
+            assert all(box.y1 <= axes.bbox.y1 + 1 for box in boxes)
+
+
 def test_colours_differ_also_in_grey():
     # Rec. 709 luminance: neighbours in a stack must not look alike without colour.
     weights = (0.2126, 0.7152, 0.0722)
