@@ -177,8 +177,11 @@ WORKLOADS = Path(__file__).parents[2] / "workloads"
 
 
 @pytest.mark.parametrize("name, parameters, macs", [
-    # Published parameter counts; MACs as counted by hand or published: 1.81 G, 15.5 G, 300 M.
+    # Published parameter counts; MACs as counted by hand or published: 1.81 G, 3.66 G, 4.09 G, 0.71 G, 15.5 G, 300 M.
     ("resnet18", 11_689_512, 1_814_073_344),
+    ("resnet34", 21_797_672, 3_663_761_408),
+    ("resnet50", 25_557_032, 4_089_184_256),
+    ("alexnet", 61_100_840, 714_188_480),
     ("vgg16-bn", 138_365_992, 15_470_264_320),
     ("mobilenetv2", 3_504_872, 300_774_272),
     # conv1 32*32*16*3*9 + conv2 32*32*16*9 + conv3 8*8*32*16*9 + fc 320
