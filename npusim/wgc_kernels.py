@@ -1,8 +1,8 @@
-"""Cycles and counts of selective grad_weight tiles on arrays beyond those of `npusim.reduction_kernels`.
+"""Cycles and counts of selective grad_weight tiles on the reduction-window array.
 
 Masks, tiles and results are given as there: `bits` uint8 [K, C*taps], ranges of rows and columns, reduction lengths in
-`terms`; every call returns int64 [row tiles, column tiles, terms, fields]. What the machines do is written in the
-files of `dataflows/` that use these kernels; `npusim.functional` executes the same schedules on numbers.
+`terms`; every call returns int64 [row tiles, column tiles, terms, fields]. What the machine does is written in
+`dataflows/reduction_window.py`; `npusim.functional` executes the same schedule on numbers.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def _fastest(op: Op, mask: Mask | None, choices: list[Dataflow], hw: Hardware, g
     return min(fitting, key=cycles)
 
 
-CYCLE_SLACK = 1.01
+CYCLE_SLACK = 1.03
 
 
 class _Mapped(NamedTuple):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from npusim.masks import Mask
 
 
-MASKED_CANDIDATES, PIXEL_CANDIDATES = 8, 4
+MASKED_CANDIDATES, OTHER_CANDIDATES, NEAR = 8, 4, 1.2
 LINE_SHIFTS = 3
 
 
@@ -59,7 +59,8 @@ def image_extents(problem: Problem, axis: int, size: int) -> np.ndarray:
 @lru_cache(maxsize=4096)
 def candidates(problem: Problem, dataflow: Dataflow, hw: Hardware, mask: Mask | None) -> tuple[Tiling, ...]:
     """Tilings of `problem` that fit, the best estimate first; one, or with a mask up to MASKED_CANDIDATES
-    that differ in rows or channels and PIXEL_CANDIDATES that differ in pixels.
+    that differ in rows or channels, OTHER_CANDIDATES that differ in pixels, and as many with the
+    least traffic within NEAR of the fewest cycles.
 
     A mask shrinks tiles in ways that the estimate cannot see (rows of one tile are packed together, those of two
     are not), so the candidates differ in rows, channels or pixels and the caller tries each. The mask of an output
@@ -80,18 +81,28 @@ def candidates(problem: Problem, dataflow: Dataflow, hw: Hardware, mask: Mask | 
     g, m, c, n, p, q = (column[fits] for column in (g, m, c, n, p, q))
     density = mask.density if mask is not None and dataflow.selective else 1.0
     cycles, traffic = _estimate(problem, dataflow, hw, density, g, m, c, n, p, q)
+    by_cycles = np.lexsort((traffic.ravel(), cycles.ravel()))
+    by_traffic = np.lexsort((cycles.ravel(), traffic.ravel()))
+
+    def tiling(order: int) -> Tiling:
+        swap, i = divmod(int(order), g.size)
+        return Tiling(int(g[i]), int(m[i]), int(c[i]), int(n[i]), int(p[i]), int(q[i]), bool(swap))
+
+    if not masked:
+        return (tiling(by_cycles[0]),)
     blocks: dict[tuple[str, int], Tiling] = {}
     pixels: dict[int, Tiling] = {}
-    for order in np.lexsort((traffic.ravel(), cycles.ravel())):
-        swap, i = divmod(int(order), g.size)
-        if cycles[swap, i] > 2 * cycles.min() or len(set(blocks.values())) >= (MASKED_CANDIDATES if masked else 1):
+    for order in by_cycles[cycles.ravel()[by_cycles] <= 2 * cycles.min()]:
+        found = tiling(order)
+        blocks.setdefault(("m", found.m), found)
+        blocks.setdefault(("c", found.c), found)
+        if len(pixels) < OTHER_CANDIDATES:
+            pixels.setdefault(found.n * found.p * found.q, found)
+        if len(set(blocks.values())) >= MASKED_CANDIDATES:
             break
-        tiling = Tiling(int(g[i]), int(m[i]), int(c[i]), int(n[i]), int(p[i]), int(q[i]), bool(swap))
-        blocks.setdefault(("m", tiling.m), tiling)
-        blocks.setdefault(("c", tiling.c), tiling)
-        if masked and len(pixels) < PIXEL_CANDIDATES:
-            pixels.setdefault(tiling.n * tiling.p * tiling.q, tiling)
-    return tuple(dict.fromkeys((*blocks.values(), *pixels.values())))
+    near = by_traffic[cycles.ravel()[by_traffic] <= NEAR * cycles.min()]
+    lean = [tiling(order) for order in near[:OTHER_CANDIDATES]]
+    return tuple(dict.fromkeys((*blocks.values(), *pixels.values(), *lean)))
 
 
 def _sizes(total: int) -> list[int]:
