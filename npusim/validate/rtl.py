@@ -7,6 +7,8 @@ Rows of kind `exact` must be equal: `compute` with both operands in the buffers,
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from npusim import array_timing, dma, hardware
@@ -79,7 +81,13 @@ def transfer_cycles(preset: hardware.Hardware, blocks: int, latency_cycles: int,
 
 
 def _end_to_end(cells: Cells) -> tuple[int | None, str]:
-    return None, "Gemmini end to end is not modelled here"
+    """A GEMM with DMA and compute overlapped, in tiles of blocks: Gemmini's command model, when this version has it."""
+    m, k, n = (_limited(cells, name, 1, MAX_SIZE) for name in "MKN")
+    tile = tuple(_limited(cells, f"tile_{axis}", 1, MAX_BLOCKS) for axis in "ijk")
+    latency = _limited(cells, "memory_latency", 0, MAX_LATENCY)
+    if find_spec("npusim.validate.gemmini") is None:
+        return None, "this version has no model of Gemmini's commands"
+    return import_module("npusim.validate.gemmini").end_to_end(m, k, n, tile, latency), ""
 
 
 @cache
