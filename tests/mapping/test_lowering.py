@@ -94,8 +94,9 @@ def test_unstructured_masks_save_no_cycles_on_output_stationary(edge):
     step = layer_step(dims, random_mask(rng, dims, 0.5), ("grad_weight",))
     dense = simulate(step, edge).array_cycles[0]
     # One live element in 16 makes a row or a channel of nine taps live: P(dead) = 0.5^16 and 0.5^144.
-    assert simulate(step, edge, "channel-skipping").array_cycles[0] == dense
-    assert simulate(step, edge, "selective-row").array_cycles[0] >= 0.99 * dense
+    # More tilings are tried under a mask, and one of them may suit the array a little better.
+    for dataflow in ("channel-skipping", "selective-row"):
+        assert simulate(step, edge, dataflow).array_cycles[0] >= 0.98 * dense
 
 
 @pytest.mark.parametrize("dataflow, axis", [("selective-row", 0), ("channel-skipping", 1)])
