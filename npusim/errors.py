@@ -25,6 +25,10 @@ class CaptureError(NpusimError):
     """A training step that the capture cannot record completely."""
 
 
+class BrokenLaw(Exception):
+    """npusim's own fault: a simulation or a lowered program that breaks its own laws."""
+
+
 def closest(name: str, known: list[str]) -> str:
     """' (did you mean X?)' for the closest of `known`, or ''."""
     import difflib

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npusim import catalogue, engine, units
 from npusim import bounds as lower_bounds
+from npusim import catalogue, engine, units
 from npusim import program as tp
 from npusim.counters import COUNTERS
 from npusim.energy import table as energy_table
 from npusim.energy.account import Energy, account
 from npusim.engine import Schedule
+from npusim.errors import BrokenLaw
 from npusim.graph import PHASES, StepGraph, describe
 from npusim.mapping.lower import Lowered, lower
 from npusim.verify import verify
@@ -111,10 +112,10 @@ class Run:
         return masks[op.param].density if op.param in masks else 1.0
 
     def verify(self) -> None:
-        """Raise RuntimeError, listing them, when conservation laws or lower bounds do not hold."""
+        """Raise BrokenLaw, listing them, when conservation laws or lower bounds do not hold."""
         found = [f"{name} of {count} operations" for name, count in self._broken_laws().items() if count]
         if found:
-            raise RuntimeError("the simulation broke its own laws: " + ", ".join(found))
+            raise BrokenLaw("the simulation broke its own laws: " + ", ".join(found))
 
     def _broken_laws(self) -> dict[str, int]:
         program, ops = self.lowered.program, len(self.cycles)
@@ -148,7 +149,7 @@ def simulate(
 ) -> Run:  # fmt: skip
     """Simulate one training step of `graph` on `hardware`; `energy` overrides the machine's energy table.
 
-    Raises CatalogueError, ConfigError, CapacityError (user mistakes) and RuntimeError (a broken law).
+    Raises CatalogueError, ConfigError, CapacityError (user mistakes) and BrokenLaw.
     """
     chosen = catalogue.load_dataflow(dataflow) if isinstance(dataflow, str) else dataflow
     lowered = lower(graph, chosen, hardware, catalogue.load_dataflow)

@@ -8,6 +8,7 @@ import numpy as np
 
 from npusim import _analysis_kernels
 from npusim import program as tp
+from npusim.errors import BrokenLaw
 
 if TYPE_CHECKING:
     from npusim.hardware import Hardware
@@ -44,7 +45,7 @@ def problems(program: tp.TileProgram, hw: Hardware) -> list[str]:
 
 
 def verify(program: tp.TileProgram, hw: Hardware) -> None:
-    """Raise RuntimeError (a fault of npusim, not of the user) listing every problem of the program."""
+    """Raise BrokenLaw (a fault of npusim, not of the user) listing every problem of the program."""
     found = problems(program, hw)
     if found:
-        raise RuntimeError("the lowered program is wrong:\n  " + "\n  ".join(found))
+        raise BrokenLaw("the lowered program is wrong:\n  " + "\n  ".join(found))

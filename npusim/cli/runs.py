@@ -136,12 +136,12 @@ def _command() -> list[str]:
 
 @contextmanager
 def _laws() -> Iterator[None]:
-    """A simulation that breaks its own laws ends with code 1; subclasses of RuntimeError are other faults."""
+    """A simulation that breaks its own laws ends with code 1."""
+    from npusim.errors import BrokenLaw
+
     try:
         yield
-    except RuntimeError as error:
-        if type(error) is not RuntimeError:
-            raise
+    except BrokenLaw as error:
         from npusim.text import clean
 
         print(f"npusim: {clean(error, keep=chr(10))}\nThis is a fault of npusim; please report it.", file=sys.stderr)

@@ -55,6 +55,8 @@ class _Reshaping:
 
     def op(self, op: Op) -> Op:
         """The op with new dimensions; notes the shapes of what it writes."""
+        if not op.inputs or not op.outputs:
+            raise self._stuck(op, "the step does not say which tensors it reads and writes")
         inputs = [self._of_input(op, name) for name in op.inputs]
         dims = self._dims(op, inputs)
         for name in op.outputs:

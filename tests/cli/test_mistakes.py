@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from npusim import catalogue
+from npusim.errors import BrokenLaw
 from npusim.simulate import Run
 
 
@@ -129,7 +130,7 @@ def test_a_mistake_in_the_middle_leaves_old_files(npusim, tmp_path):
 
 def test_a_broken_law_is_code_1_and_not_the_users(npusim, monkeypatch):
     def broken(self):
-        raise RuntimeError("the simulation broke its own laws: cycles below a lower bound of 1 operations")
+        raise BrokenLaw("the simulation broke its own laws: cycles below a lower bound of 1 operations")
 
     monkeypatch.setattr(Run, "verify", broken)
     result = npusim("run", "small")
