@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from npusim.cli import scalesim as scalesim_command
 from npusim.errors import ConfigError
 from npusim.scalesim import config, model, report, topology
 from npusim.validate import scalesim
@@ -168,3 +172,25 @@ def test_a_topology_without_layers(tmp_path):
     path.write_text("Layer, M, N, K,\n")
     with pytest.raises(ConfigError, match="no layers; the first line is taken as a heading"):
         topology.read(path)
+
+
+def test_the_command_prints_every_layer_and_writes_both_reports(tmp_path):
+    app = typer.Typer()
+    app.command()(scalesim_command.run)
+    run = FOLDER / "runs" / "ws-gemm"
+    words = [
+        "--scalesim-config",
+        str(run / "config.cfg"),
+        "--topology",
+        str(run / "topology.csv"),
+        "--out",
+        str(tmp_path),
+    ]
+    printed = CliRunner().invoke(app, words)
+    assert printed.exit_code == 0
+    # 33 x 40 by 40 x 17 on 16 x 8: ceil(40/16) * ceil(17/8) = 9 folds of 33 + 32 + 8 - 2 = 71 cycles, one less printed.
+    assert printed.output.splitlines()[2].split()[:4] == ["G1", "33x40x17", "9", "638"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["BANDWIDTH_REPORT.csv", "COMPUTE_REPORT.csv"]
+    first = json.loads(CliRunner().invoke(app, [*words, "--json"]).output)["layers"][0]
+    assert (first["name"], first["cycles"], first["dram"]["filter"]["words"]) == ("G1", 639, 680)
+    assert CliRunner().invoke(app, words[:2]).exit_code == 2
