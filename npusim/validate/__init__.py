@@ -1,0 +1,1 @@
+"""Simulated against measured: a module per kind of measurement, with `validate(path, configs) -> result.Validation`."""
