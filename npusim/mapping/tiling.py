@@ -156,19 +156,25 @@ def largest_selection(mask: Mask, m: np.ndarray, c: np.ndarray) -> np.ndarray:
 def tap_lines(problem: Problem) -> np.ndarray:
     """The line of every tap of a channel (see TileGrid.lines), int64 [taps].
 
-    Taps (r, s) and (r, s') share a line when s and s' differ by whole pixel steps, two at most in all, and what lies
-    beyond the end of an image row is padding: PEs of neighbouring pixels then hand their words on, zero at row ends.
+    Taps (r, s) and (r, s') share a line when s and s' differ by whole pixel steps, two at most in all. A PE holds the
+    word of the middle tap (of two, the right one) and takes the others from PEs of neighbouring pixels; beyond the ends of
+    an image row it takes zero, so every word that it would need there must be padding.
     """
     taps_r, taps_s = problem.window
-    stride, dilation = problem.stride[1], problem.dilation[1]
-    reach = problem.extent[1] - 1
-    padded = -problem.start[1] * 2 >= reach and (problem.q - 1) * stride + problem.start[1] + reach >= problem.w - 1
+    stride, dilation, start = problem.stride[1], problem.dilation[1], problem.start[1]
     lines = np.arange(taps_s)
-    if padded and (taps_s - 1) * dilation // stride < LINE_SHIFTS:
-        found: dict[int, int] = {}
-        for s in range(taps_s):
-            lines[s] = found.setdefault(s * dilation % stride, len(found))
-    return (np.arange(taps_r)[:, None] * taps_s + lines[None, :]).reshape(-1)
+    for residue in range(stride):
+        taps = [s for s in range(taps_s) if s * dilation % stride == residue]
+        if len(taps) < 2:
+            continue
+        steps = [s * dilation // stride for s in taps]
+        held = steps[len(steps) // 2]
+        left = (held - 1) * stride + residue + start
+        right = (problem.q + held) * stride + residue + start
+        if steps[-1] - steps[0] < LINE_SHIFTS and left < 0 and (right >= problem.w or held == steps[-1]):
+            lines[taps] = taps[0]
+    lines = np.unique(lines, return_inverse=True)[1].reshape(-1)
+    return (np.arange(taps_r)[:, None] * (lines.max() + 1) + lines[None, :]).reshape(-1)
 
 
 def _estimate(problem: Problem, dataflow: Dataflow, hw: Hardware, density: float, g, m, c, n, p, q):
