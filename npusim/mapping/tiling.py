@@ -157,8 +157,8 @@ def tap_lines(problem: Problem) -> np.ndarray:
     """The line of every tap of a channel (see TileGrid.lines), int64 [taps].
 
     Taps (r, s) and (r, s') share a line when s and s' differ by whole pixel steps, two at most in all. A PE holds the
-    word of the middle tap (of two, the right one) and takes the others from PEs of neighbouring pixels; beyond the ends of
-    an image row it takes zero, so every word that it would need there must be padding.
+    word of the middle tap (of two, the right one) and takes the others from PEs of neighbouring pixels; beyond the
+    ends of an image row it takes zero, so every word that it would need there must be padding.
     """
     taps_r, taps_s = problem.window
     stride, dilation, start = problem.stride[1], problem.dilation[1], problem.start[1]
