@@ -2,7 +2,8 @@
 
 Usage: python experiments/record_swu/record.py --out DIR --workloads DIR [--task rotated]
 
-`--out` is the folder that run.py wrote; a trace goes to <workloads>/<network>-swu-<when>/.
+`--out` is the folder that run.py wrote; traces go to <workloads>/<network>-swu/, the middle epoch
+under the name of the workload, early.npz and late.npz beside it.
 """
 
 from __future__ import annotations
@@ -146,20 +147,23 @@ def provenance(out: Path, network: str, seed: int, task: str, epoch: int, densit
 
 
 def record(out: Path, workloads: Path, network: str, seed: int, task: str, when: str, batch: int, image_size: int):
-    """Capture one step and write its workload folder: the trace and how it was made."""
+    """Capture one step and write it with how it was made into the folder of its workload."""
     from npusim import trace
 
     epoch = snapshot_epochs(Schedule())[when]
     model, step, task_masks, update_masks = build_step(out, network, seed, task, epoch, batch, image_size)
-    name = f"{WORKLOAD_NAMES[network]}-swu-{when}"
+    workload = f"{WORKLOAD_NAMES[network]}-swu"
+    name = f"{workload}-{when}"
     graph = trace.capture(model, step, grad_masks=update_masks, task_masks=task_masks, name=name, method="swu")
     density = {"targeted_density": share(update_masks), "active_density": share(task_masks)}
     notes = provenance(out, network, seed, task, epoch, density)
     graph = replace(graph, meta={**graph.meta, **notes})
-    folder = workloads / name
+    folder = workloads / workload
     folder.mkdir(parents=True, exist_ok=True)
-    trace.write(graph, folder / f"{name}.npz")
-    (folder / "provenance.json").write_text(json.dumps(dict(graph.meta), indent=2) + "\n")
+    trace.write(graph, folder / f"{workload if when == 'middle' else when}.npz")
+    notes_file = folder / "provenance.json"
+    known = json.loads(notes_file.read_text()) if notes_file.exists() else {}
+    notes_file.write_text(json.dumps(known | {when: dict(graph.meta)}, indent=2) + "\n")
     print(f"{name}: {len(graph.ops)} ops, targeted {density['targeted_density']}, active {density['active_density']}")
 
 
