@@ -145,9 +145,11 @@ TIMING = (
 
 def simulate(
     graph: StepGraph, hardware: Hardware, dataflow: Dataflow | str = "dense-os", engine_name: str = "fast",
-    energy: str | None = None,
+    energy: str | None = None, priced_as: Hardware | None = None,
 ) -> Run:  # fmt: skip
     """Simulate one training step of `graph` on `hardware`; `energy` overrides the machine's energy table.
+
+    `priced_as`: the machine whose prices apply, when `hardware` is one that runs tensors of other widths.
 
     Raises CatalogueError, ConfigError, CapacityError (user mistakes) and BrokenLaw.
     """
@@ -157,7 +159,7 @@ def simulate(
     schedule = engine.run(lowered.program, engine.unit_capacity(hardware), engine_name)
     timing = _timing(lowered, schedule)
     table = energy_table.load(energy or hardware.energy.table)
-    spent = account(lowered.counts, timing["cycles"], hardware, table)
+    spent = account(lowered.counts, timing["cycles"], priced_as or hardware, table)
     run = Run(graph, hardware, chosen.name, engine_name, lowered, schedule, energy=spent, **timing)
     run.verify()
     return run
