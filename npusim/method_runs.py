@@ -1,0 +1,172 @@
+"""Simulation of training plans, and methods held against dense training in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from npusim import catalogue, memory, method, rewrite
+from npusim.dataflow import Dataflow
+from npusim.errors import NpusimError
+from npusim.hardware import Hardware
+from npusim.method import Part, Plan
+from npusim.simulate import Run, simulate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from npusim.graph import StepGraph
+
+# Sums over operations that a plan's parts contribute by their shares.
+SUMS = ("cycles", "macs", "macs_done", "dram_read_bytes", "dram_write_bytes", "energy_pj")
+
+
+@dataclass(frozen=True)
+class PlanRun:
+    """A simulated training plan: the run of every part, and the memory plan of the part that needs the most."""
+
+    label: str
+    plan: Plan
+    runs: tuple[Run, ...]
+    memory: memory.MemoryPlan
+
+    @cached_property
+    def phases(self) -> pd.DataFrame:
+        """Sums of a mean step per phase, and row 'step': every part weighted with its share."""
+        frames = [
+            run.phases() * float(part.share)
+            for part, run in zip(self.plan.parts, self.runs, strict=True)
+        ]  # fmt: skip
+        total = frames[0]
+        for frame in frames[1:]:
+            total = total.add(frame, fill_value=0)
+        return total
+
+    @property
+    def step(self) -> dict[str, float]:
+        """Totals of a mean step."""
+        row = self.phases.loc["step"]
+        return {name: float(row[name]) for name in SUMS}
+
+    @property
+    def useful_macs(self) -> float:
+        """MACs that masks leave; see `npusim.rewrite.useful_macs`."""
+        return sum(float(part.share) * rewrite.useful_macs(part.step()) for part in self.plan.parts)
+
+    @property
+    def updated(self) -> int:
+        """Weights that are trained: the most of any part."""
+        return max(rewrite.trained_weights(part.step()) for part in self.plan.parts)
+
+    def row(self, base: PlanRun | None = None) -> dict[str, Any]:
+        """What the table of methods shows; ratios are against `base`."""
+        step = self.step
+        found: dict[str, Any] = {
+            "method": self.label,
+            "cycles": step["cycles"],
+            "energy_pj": step["energy_pj"],
+            "dram_bytes": step["dram_read_bytes"] + step["dram_write_bytes"],
+            "peak_bytes": self.memory.peak_bytes,
+            "training_bytes": self.memory.training_bytes,
+            "macs": step["macs"],
+            "useful_macs": self.useful_macs,
+            "updated": self.updated,
+        }
+        if base is not None:
+            other = base.step
+            found["speedup"] = other["cycles"] / max(step["cycles"], 1e-9)
+            found["energy_gain"] = other["energy_pj"] / max(step["energy_pj"], 1e-9)
+        return found
+
+
+def machine_of(part: Part, hardware: Hardware) -> Hardware:
+    """The machine as a part uses it: its widths, and with `scalable` the PEs that narrow operands leave room for."""
+    if not part.bits:
+        return hardware
+    changes: dict[str, Any] = {f"precision.{kind}_bits": width for kind, width in part.bits.items()}
+    used = [part.bits.get(kind, hardware.precision.bits(kind)) for kind in ("activation", "weight", "gradient")]
+    if part.scalable and (times := hardware.precision.operand_bits // max(used)) > 1:
+        changes |= {"array.rows": hardware.array.rows * times, "array.cols": hardware.array.cols * times}
+    accumulator = max(hardware.precision.accumulator_bits, *used, part.bits.get("weight_gradient", 0))
+    return hardware.replace(changes | {"precision.accumulator_bits": accumulator})
+
+
+def simulate_plan(plan: Plan, hardware: Hardware, dataflow: Dataflow | str = "dense-os", label: str = "") -> PlanRun:
+    """Simulate every part on the machine at its widths, priced as the machine itself (its MACs do not get cheaper).
+
+    A part without update masks runs with the fallback of a selective dataflow.
+    """
+    runs = []
+    for part in plan.parts:
+        step = part.step()
+        runs.append(simulate(step, machine_of(part, hardware), _fitting(step, dataflow), priced_as=hardware))
+    return PlanRun(label, plan, tuple(runs), memory.of_plan(plan, hardware))
+
+
+def _fitting(step: StepGraph, dataflow: Dataflow | str) -> Dataflow:
+    chosen = catalogue.load_dataflow(dataflow) if isinstance(dataflow, str) else dataflow
+    while chosen.selective and not step.update_masks:
+        chosen = catalogue.load_dataflow(chosen.fallback)
+    return chosen
+
+
+def times_of(run: Run) -> dict[tuple[str, str], int]:
+    """Cycles by operation name and phase."""
+    found: dict[tuple[str, str], int] = {}
+    for op, cycles in zip(run.graph.ops, run.cycles, strict=True):
+        key = (op.name, op.phase)
+        found[key] = found.get(key, 0) + int(cycles)
+    return found
+
+
+@dataclass(frozen=True)
+class MethodTable:
+    """Methods on one step and machine; `runs[0]` is dense training. `misfits`: label -> why it does not fit."""
+
+    runs: tuple[PlanRun, ...]
+    misfits: Mapping[str, str]
+
+    def table(self) -> pd.DataFrame:
+        """One row per method; columns as in `PlanRun.row`."""
+        import pandas as pd
+
+        return pd.DataFrame([run.row(self.runs[0]) for run in self.runs])
+
+
+def compare_methods(
+    graph: StepGraph,
+    hardware: Hardware,
+    methods: Sequence[str],
+    dataflow: str = "dense-os",
+    limit_bytes: int | None = None,
+    misfits: bool = False,
+) -> MethodTable:
+    """Simulate dense training and each of `methods` ('name' or 'name:key=value') on one step and machine.
+
+    `limit_bytes`: CapacityError for a method whose peak memory is above it. `misfits`: methods that do not fit the
+    network are left out and reported; else they raise.
+    """
+    dense = simulate_plan(method.apply("dense", graph), hardware, dataflow, "dense")
+    times = times_of(dense.runs[0])
+    runs, left_out = [dense], {}
+    for text in methods:
+        if text == "dense":
+            continue
+        name, parameters = method.parse(text)
+        try:
+            training = method.apply(name, graph, times, **parameters)
+        except method.MisfitError as error:
+            if not misfits:
+                raise
+            left_out[text] = str(error)
+            continue
+        runs.append(simulate_plan(training, hardware, dataflow, text))
+    for run in runs if limit_bytes is not None else ():
+        assert limit_bytes is not None
+        try:
+            run.memory.check(limit_bytes)
+        except NpusimError as error:
+            raise type(error)(f"method {run.label!r}: {error}") from None
+    return MethodTable(tuple(runs), left_out)
