@@ -84,8 +84,9 @@ def window_pass(work, first, sharing, columns, words, preload, array, cell):
     """Add one pass over all lines to `cell` (without latency); its cycles.
 
     Row blocks first..first+sharing-1 share X; `columns` such sets of groups take the lines in order, each line going to
-    the set whose spare X register was freed first. A line is `words` X words. A group walks its selected elements
-    of a line, one per cycle, while its set's other X register is refilled through the port.
+    the set whose X register was freed first (of equals, whose other one is free first). A line is `words` X words. A
+    group walks its selected elements of a line, one per cycle, while its set's other X register is refilled through
+    the port.
     """
     finish = np.full((columns, sharing), preload, np.int64)
     free = np.zeros((columns, 2), np.int64)
@@ -100,7 +101,8 @@ def window_pass(work, first, sharing, columns, words, preload, array, cell):
             continue
         taken = 0
         for c in range(1, columns):
-            if free[c, 0] < free[taken, 0]:
+            earlier = free[c, 0] < free[taken, 0]
+            if earlier or (free[c, 0] == free[taken, 0] and free[c, 1] < free[taken, 1]):
                 taken = c
         port = max(port, free[taken, 0] * array.port_b_bytes) + words * array.operand_bytes
         arrived = (port + array.port_b_bytes - 1) // array.port_b_bytes
