@@ -1,7 +1,7 @@
 """Tile costs of the three classic stationary schemes, shared by the dataflow files.
 
 Every fold uses at most R rows and C columns of the array; the tile's folds and their live columns give the
-cycles through the closed forms of `npusim.array`.
+cycles through the closed forms of `npusim.array`, with the latencies of the array in `npusim.array_timing`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npusim import array
+from npusim import array, array_timing
 from npusim.dataflow import MaskGrid, TileCost, TileGrid
 from npusim.reduction_kernels import FOLD_FIELDS
 
@@ -26,13 +26,13 @@ def output_stationary(grid: TileGrid, hw: Hardware) -> TileCost:
     """Rows hold output rows m, columns hold output columns, the reduction streams; every element is computed."""
     rows, columns, length = hw.array.rows, grid.columns, grid.length
     row_blocks, column_blocks = ceil_div(grid.m, rows), ceil_div(columns, hw.array.cols)
-    cycles = array.output_stationary(
+    interval = array_timing.output_interval(length, hw.array)
+    cycles = array_timing.output_stationary(
         grid.g * row_blocks * column_blocks,
         length,
         grid.g * row_blocks * columns,
-        array.dense_tail_columns(columns, length, rows, hw.array.cols),
-        rows,
-        hw.array.fold_overlap,
+        array.dense_tail_columns(columns, interval, rows, hw.array.cols),
+        hw.array,
     )
     outputs = grid.g * grid.m * columns
     return TileCost(
@@ -50,13 +50,13 @@ def operand_stationary(grid: TileGrid, hw: Hardware, hold_a: bool) -> TileCost:
     """The reduction lies on the rows; columns hold the rows of A (`hold_a`) or the columns of B; the other streams."""
     held, streamed = (grid.m, grid.columns) if hold_a else (grid.columns, grid.m)
     reduction_blocks, held_blocks = ceil_div(grid.length, hw.array.rows), ceil_div(held, hw.array.cols)
-    cycles = array.operand_stationary(
+    interval = array_timing.held_interval(streamed, hw.array)
+    cycles = array_timing.operand_stationary(
         grid.g * reduction_blocks * held_blocks,
         streamed,
         grid.g * reduction_blocks * held,
-        array.dense_tail_columns(held, streamed, hw.array.rows, hw.array.cols),
-        hw.array.rows,
-        hw.array.fold_overlap,
+        array.dense_tail_columns(held, interval, hw.array.rows, hw.array.cols),
+        hw.array,
     )
     held_words = grid.g * grid.length * held
     streamed_words = grid.g * held_blocks * grid.length * streamed
@@ -80,8 +80,8 @@ def compacted_output_stationary(grid: TileGrid, hw: Hardware, folds: np.ndarray,
     """
     assert grid.mask is not None
     cell = dict(zip(FOLD_FIELDS, np.moveaxis(folds[None], -1, 0), strict=True))
-    cycles = array.output_stationary(
-        cell["folds"], grid.t, cell["sum_columns"], cell["last_columns"], hw.array.rows, hw.array.fold_overlap
+    cycles = array_timing.output_stationary(
+        cell["folds"], grid.t, cell["sum_columns"], cell["last_columns"], hw.array
     )
     return TileCost(
         cycles=cycles,

@@ -35,6 +35,14 @@ Workload = Annotated[
         autocompletion=complete("workloads"),
     ),
 ]
+MaybeWorkload = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="WORKLOAD",
+        help="A name of `npusim list workloads`, or a trace file.",
+        autocompletion=complete("workloads"),
+    ),
+]
 HardwareName = Annotated[
     str,
     typer.Option("--hardware", "-H", help="A machine: a preset or a TOML file.", autocompletion=complete("hardware")),

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 import typer
 
-from npusim.cli import options
+from npusim.cli import options, scalesim
 
 
 def run(
-    workload: options.Workload,
+    workload: options.MaybeWorkload = None,
     hardware: options.HardwareName = "edge-16x16",
     dataflow: options.Dataflow = "dense-os",
     engine: options.Engine = "fast",
@@ -20,12 +20,17 @@ def run(
     batch: options.Batch = None,
     changes: options.Changes = None,
     energy: options.Energy = None,
+    scalesim_config: scalesim.Config = None,
+    topology: scalesim.Topology = None,
     out: options.Out = None,
     json: options.Json = False,
 ) -> None:
     """Simulate one training step with one dataflow: cycles, waiting, traffic and energy of every operation.
 
     With --out: layers.csv, phases.csv, units.csv, manifest.json.
+
+    With --scalesim-config and --topology: SCALE-Sim's own files in place of a workload, and with --out its
+    COMPUTE_REPORT.csv and BANDWIDTH_REPORT.csv.
 
     \b
     Example:
@@ -35,6 +40,12 @@ def run(
     from npusim.cli.output import hint, print_table, working
     from npusim.provenance import Request, manifest
 
+    if (workload is None) != (scalesim_config is not None or topology is not None):
+        message = "give a workload, or --scalesim-config and --topology"
+        raise typer.BadParameter(message, param_hint="WORKLOAD")
+    if workload is None:
+        scalesim.run(scalesim_config, topology, out, json)
+        return
     names = options.names_of(dataflow)
     if len(names) > 1:
         message = f"one dataflow, not {len(names)}; `npusim compare` takes several"

@@ -62,7 +62,11 @@ from npusim.simulate import Run
             "Try 'npusim run --help'.",
         ),
         (["runn", "small"], "No such command 'runn'. Did you mean 'run'?\nTry 'npusim --help'."),
-        (["run"], "Missing argument 'WORKLOAD'.\nTry 'npusim run --help'."),
+        (
+            ["run"],
+            "Invalid value for WORKLOAD: give a workload, or --scalesim-config and --topology\n"
+            "Try 'npusim run --help'.",
+        ),
         (
             ["list", "workload-s"],
             "Invalid value for 'KIND': 'workload-s' (did you mean 'workloads'?); "
