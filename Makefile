@@ -16,7 +16,7 @@ SOURCES := pyproject.toml
 
 # The main job: a recorded training step, four dataflows, one table, plots and a report.
 demo: .venv/base
-	$(BIN)/npusim compare resnet18-swu/middle --hardware edge-16x16 \
+	$(BIN)/npusim compare resnet18-swu --hardware edge-16x16 \
 	  --dataflow dense-os,selective-row,channel-skipping,reduction-spatial --out results/demo
 	@echo "open results/demo/report.html"
 
