@@ -96,8 +96,8 @@ def test_a_window_tile_by_hand():
 
 def test_gathered_folds_by_hand():
     # 2 rows x 2 PEs, bus of 4 words, 2 banks with words of 2 pixels, T = 5, overlapped.
-    # Fold 1: columns 0..2 (row 0 takes 0 and 2, row 1 column 1); column 3 would be row 0's third. Columns 0 and 2 are in
-    # bank 0, as many as a word has pixels: no stretch. Fold 2: column 3.
+    # Fold 1: columns 0..2 (row 0 takes 0 and 2, row 1 column 1); column 3 would be row 0's third. Columns 0 and 2 in
+    # bank 0: as many as a word has pixels, no stretch. Fold 2: column 3.
     bits = np.array([[1, 0, 1, 1], [0, 1, 0, 0]], np.uint8)
     array = GatherArray(2, 2, 4, 2, 2, True)
     cell = dict(zip(GATHER_FIELDS, gather_grid(*_tile(bits), np.array([5]), array)[0, 0, 0].tolist(), strict=True))
