@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from npusim.sweep import front as fronts
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from npusim.report import Table
 
 SHOWN_FRONT = 20
-NOT_KEYS = ("key", "status", "message")
+GAINS = ("speedup", "wgc_speedup", "energy_gain")
+NOT_KEYS = ("key", "status", "message", *GAINS)
 
 
 def done(table: pd.DataFrame) -> pd.DataFrame:
@@ -92,8 +93,18 @@ def sensitivity(table: pd.DataFrame, metric: str) -> dict[str, float]:
             means = values * 0 + values.mean()
         else:
             means = values.groupby(table[group[0]]).transform("mean")
-        found[" = ".join(map(short, group))] = float(means.var(ddof=0)) / total if total > 0 else 0.0
+        found[group_label(group)] = float(means.var(ddof=0)) / total if total > 0 else 0.0
     return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def group_label(group: Sequence[str]) -> str:
+    """'array.rows = array.cols'."""
+    return " = ".join(map(short, group))
+
+
+def group_shown(group: Sequence[str], row: Mapping[str, Any]) -> str:
+    """The values of keys that vary together: one when all are alike."""
+    return " / ".join(dict.fromkeys(shown(key, row[key]) for key in group))
 
 
 def short(key: str) -> str:
@@ -117,8 +128,8 @@ def shown(key: str, value: Any) -> str:
         return f"{value / 1e9:g} GB/s"
     if key.endswith("_hz"):
         return f"{value / 1e6:g} MHz"
-    if key.endswith(("bytes", ".bytes")):
-        return text.size(value)
+    if key.endswith("bytes"):
+        return f"{value // 1024} KiB" if value % 1024 == 0 and value < 2**20 else text.size(value)
     return f"{value:,}"
 
 
@@ -142,15 +153,15 @@ def front_table(table: pd.DataFrame, objectives: Sequence[str]) -> Table:
     from npusim.report import Table
 
     rows = done(table)
-    keys, chosen = keys_of(rows), front(rows, objectives)
+    groups, chosen = groups_of(rows), front(rows, objectives)
     picked = spread(chosen, SHOWN_FRONT)
-    cells = [
-        (*(shown(key, rows.at[i, key]) for key in keys), *(measured(name, rows.at[i, name]) for name in objectives))
-        for i in picked
-    ]
+    cells = []
+    for i in picked:
+        words = (group_shown(group, rows.loc[i]) for group in groups)
+        cells.append((*words, *(measured(name, rows.at[i, name]) for name in objectives)))
     more = f" ({len(picked)} shown)" if len(picked) < len(chosen) else ""
     title = f"Pareto front of {', '.join(objectives)}: {len(chosen)} of {len(rows)} points{more}"
-    return Table(title, (*map(short, keys), *objectives), tuple(cells), words=len(keys))
+    return Table(title, (*map(group_label, groups), *objectives), tuple(cells), words=len(groups))
 
 
 def spread(items: Sequence[int], count: int) -> list[int]:

@@ -8,7 +8,9 @@ point by point, and a single point that still does is recorded as crashed.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import queue
 import threading
 import time
 from collections import deque
@@ -26,6 +28,7 @@ CONNECT_S, WORKERS_S = 20.0, 120.0
 LEAST_BATCH_S, WANTED_BATCH_S = 0.05, 0.5
 MOST_IN_BATCH = 64
 RETRIES = 2
+LISTEN_S = 1.0
 
 
 class DaskBackend:
@@ -37,6 +40,7 @@ class DaskBackend:
         self.client = _connect(address)
         self._files: dict[str, Future] = {}
         self._seconds: deque[float] = deque(maxlen=200)
+        self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
 
     def close(self) -> None:
         self._files.clear()
@@ -54,7 +58,7 @@ class DaskBackend:
                 while (rest or waiting) and len(running) < 2 * max(1, slots):
                     batch = waiting.popleft() if waiting else self._batch(rest, slots)
                     running[self._submit(batch)] = batch
-                ended = self._ended(running)
+                ended = [future for future in self._ended() if future in running]
                 if ended or slots:
                     seen = time.monotonic()
                 elif time.monotonic() - seen > self.workers_s:
@@ -82,25 +86,21 @@ class DaskBackend:
             file = self.resources[digest]
             self._files[digest] = self.client.submit(Resource, file.name, file.content, key=f"npusim-{digest}")
         files = {digest: self._files[digest] for job in batch for digest in job.resources}
-        return self.client.submit(
-            run_batch,
-            batch,
-            self.timeout_s,
-            code_version(),
-            files,
-            pure=False,
-            retries=RETRIES if len(batch) > 1 else 0,
+        retries = RETRIES if len(batch) > 1 else 0
+        future = self.client.submit(
+            run_batch, batch, self.timeout_s, code_version(), files, pure=False, retries=retries
         )
+        future.add_done_callback(self._done.put)
+        return future
 
-    def _ended(self, running: Mapping[Future, list[Job]]) -> list[Future]:
-        from distributed import wait
-
-        try:
-            return list(wait(list(running), timeout=2.0, return_when="FIRST_COMPLETED").done)
-        except TimeoutError:
-            if self.client.status not in ("running", "connecting"):
-                raise
-            return []
+    def _ended(self) -> list[Future]:
+        """Futures that have ended since the last call, or none within LISTEN_S."""
+        found: list[Future] = []
+        with contextlib.suppress(queue.Empty):
+            found.append(self._done.get(timeout=LISTEN_S))
+            while True:
+                found.append(self._done.get_nowait())
+        return found
 
     def _results(self, future: Future, batch: list[Job], waiting: deque[list[Job]]) -> list[Result]:
         from distributed import KilledWorker
@@ -110,6 +110,10 @@ class DaskBackend:
             found = future.result()
             self._seconds.extend(result.seconds for result in found)
             return found
+        if future.status in ("lost", "pending"):
+            # It had ended, and its worker died with the results.
+            waiting.append(batch)
+            return []
         if isinstance(error, KilledWorker):
             if len(batch) > 1:
                 waiting.extend([job] for job in batch)
