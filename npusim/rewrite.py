@@ -97,6 +97,7 @@ def with_ops(graph: StepGraph, ops: Iterable[Op], tensors: Iterable[Tensor] = ()
         return graph
     known = {**graph.tensors, **{t.name: t for t in tensors}}
     used = dict.fromkeys(name for op in ops for name in (*op.inputs, *op.outputs))
+    used |= dict.fromkeys(of for name in used if (of := known[name].grad_of) in known)
     trained = {op.param for op in ops if op.phase in ("grad_weight", "update", "aux")}
     params = {op.param for op in ops}
     return replace(

@@ -3,7 +3,7 @@
 Rule: dY is averaged over r x r patches; X is summed over patches of (r*stride)^2 during forward and only that is kept;
 W is summed over its taps. grad_input: one product per patch with the summed W, broadcast back to the pixels.
 grad_weight: dY~ . X~, the same value for every tap. Only the last `layers` convolutions and the classifier are
-trained; a projection on a shortcut (a convolution that reads what an earlier one reads) is not counted, and frozen.
+trained; a projection on a shortcut (a 1x1 convolution of what one with taps reads too) is not counted, and frozen.
 Formula per layer, w = K*C/groups, q = ceil(P/r)*ceil(Q/r): G = w*q and E = w*q MACs; `flops` is the authors' count.
 Source: Yang et al., CVPR 2023 (arXiv 2301.00330).
 Parameters: r 1.. (1 filters nothing: every pixel is its own patch and taps stay apart); layers, 0 for all.
@@ -19,13 +19,15 @@ from npusim.method import Method, Parameter
 
 def main_path(graph: StepGraph) -> list[Op]:
     """Convolutions but for projections on shortcuts, in order."""
-    read: set[str] = set()
-    found = []
-    for op in rewrite.layers(graph):
-        if op.kind == "conv" and op.inputs[0] not in read:
-            found.append(op)
-        read.add(op.inputs[0])
-    return found
+    found = [op for op in rewrite.layers(graph) if op.kind == "conv"]
+    most: dict[str, int] = {}
+    for op in found:
+        most[op.inputs[0]] = max(most.get(op.inputs[0], 0), _taps(op))
+    return [op for op in found if _taps(op) > 1 or most[op.inputs[0]] == 1]
+
+
+def _taps(op: Op) -> int:
+    return rewrite.dims_of(op).r * rewrite.dims_of(op).s
 
 
 def flops(dims: Conv, r: int, propagates: bool) -> int:
