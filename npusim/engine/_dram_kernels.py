@@ -1,0 +1,453 @@
+"""The DRAM model's operations: `submit` a transfer, ask for the `next_event`, `advance` to a time.
+
+The order of effects within clock t, which makes any way of cutting a run into `advance` calls give the same result:
+completions due at t free their requester's place; requesters offer bursts, oldest transfer first; then every channel
+with something to do runs one clock. `advance(until)` runs all clocks before `until` and reports completions up to and
+including `until`, so a transfer submitted at `until` takes part in that clock.
+"""
+
+from __future__ import annotations
+
+from npusim.engine._dram_machines import tick_bank_machines
+from npusim.engine._dram_policies import tick_bank_queues, tick_pools
+from npusim.engine._dram_state import (
+    A_BANK,
+    A_BLOCKED,
+    A_BURST,
+    A_CH,
+    A_COL,
+    A_HEAD,
+    A_LIMIT,
+    A_ORDER,
+    A_OUT,
+    A_PER_CLOCK,
+    A_ROW,
+    A_SENT,
+    A_TAIL,
+    A_VALID,
+    A_WRITE,
+    ACCEPT_LATENCY,
+    BANK,
+    BANK_CAP,
+    BANK_SHIFT,
+    BURST_BITS,
+    C_FORWARDED,
+    C_LATENCY,
+    C_MERGED,
+    C_READS,
+    CHANNEL,
+    COLUMN,
+    DONE_AT_ACCEPT,
+    E_BURST,
+    E_SHADOW,
+    FAR,
+    FIFO_CAP_READ,
+    FIFO_CAP_WRITE,
+    FLUSH,
+    FORWARD,
+    GROUP,
+    HASH_MASK,
+    LAST_BANK,
+    LEFT,
+    LEN_READ,
+    LEN_WRITE,
+    LENGTH,
+    MERGE_READS,
+    N_BANKS,
+    N_CHANNELS,
+    N_DONE,
+    N_GROUPS,
+    N_POOLS,
+    N_RANKS,
+    N_XFER,
+    NEXT,
+    NOW,
+    PER_CLOCK,
+    POLICY,
+    POLICY_BANK_QUEUES,
+    POLICY_POOLS,
+    RANK,
+    RING_ACCEPT,
+    ROOM,
+    ROOM_BOTH,
+    ROOM_OWN,
+    ROOM_SUM,
+    ROW,
+    UNIFIED,
+    UNISSUED,
+    WAKE,
+    WRITE_DONE,
+    X_ADDR,
+    X_AGENT,
+    X_BYTES,
+    X_CUR,
+    X_DONE,
+    X_END,
+    X_LEFT,
+    X_LIST,
+    X_NEXT,
+    X_ORDER,
+    X_ROWS,
+    X_STRIDE,
+    X_WRITE,
+    complete,
+    find_pending,
+    inlined,
+    kernel,
+    new_entry,
+    push_entry,
+)
+
+FORWARD_AFTER_ROOM, FORWARD_BEFORE_ROOM = 1, 2
+
+
+@inlined
+def field(s, f, burst):
+    """Field `f` of the address map: one or two bit pieces of the burst number, XORed with higher bits if so mapped."""
+    m = s.amap[f]
+    v = (burst >> m[0]) & m[1]
+    if m[3]:
+        v |= ((burst >> m[2]) & m[3]) << m[4]
+    if m[5] >= 0:
+        v ^= (burst >> m[5]) & (m[1] | (m[3] << m[4]))
+    return v
+
+
+@inlined
+def decode(s, a, burst, write):
+    """Place `burst` at the head of agent `a`."""
+    agent = s.agent
+    agent[a, A_BURST] = burst
+    agent[a, A_WRITE] = write
+    agent[a, A_CH] = field(s, CHANNEL, burst)
+    groups = s.cfg[N_GROUPS]
+    per_group = s.cfg[N_BANKS] // (groups * s.cfg[N_RANKS])
+    unit = field(s, RANK, burst) * groups + field(s, GROUP, burst)
+    agent[a, A_BANK] = unit * per_group + field(s, BANK, burst)
+    agent[a, A_ROW] = field(s, ROW, burst)
+    agent[a, A_COL] = field(s, COLUMN, burst)
+    agent[a, A_VALID] = 1
+
+
+@inlined
+def load_head(s, a):
+    """Decode the next burst of agent `a`, if it has one."""
+    s.agent[a, A_VALID] = 0
+    x = s.agent[a, A_HEAD]
+    if x < 0:
+        return
+    c = s.xfer[x]
+    if c[X_LIST] >= 0:
+        v = s.lists[c[X_CUR]]
+        decode(s, a, v >> 1, v & 1)
+    else:
+        decode(s, a, c[X_CUR], c[X_WRITE])
+    s.agent[a, A_ORDER] = c[X_ORDER]
+
+
+@inlined
+def step_head(s, a):
+    """The head burst of agent `a` was accepted: go to the next burst, row or transfer."""
+    x = s.agent[a, A_HEAD]
+    c = s.xfer[x]
+    c[X_CUR] += 1
+    if c[X_CUR] >= c[X_END]:
+        c[X_ROWS] -= 1
+        if c[X_ROWS] > 0:
+            c[X_ADDR] += c[X_STRIDE]
+            start_row(s, x)
+        else:
+            s.agent[a, A_HEAD] = c[X_NEXT]
+            if c[X_NEXT] < 0:
+                s.agent[a, A_TAIL] = -1
+    load_head(s, a)
+
+
+@kernel
+def start_row(s, x):
+    """Bursts that the current row of transfer `x` touches; a partial burst counts whole."""
+    bits = s.cfg[BURST_BITS]
+    s.xfer[x, X_CUR] = s.xfer[x, X_ADDR] >> bits
+    s.xfer[x, X_END] = ((s.xfer[x, X_ADDR] + s.xfer[x, X_BYTES] - 1) >> bits) + 1
+
+
+@kernel
+def merge(s, ch, a, x, t):
+    """Serve the head burst of agent `a` from pending ones (forwarded read, merged write or read); whether it was."""
+    write = s.agent[a, A_WRITE]
+    burst = s.agent[a, A_BURST]
+    if find_pending(s, ch, burst, 1) >= 0:
+        complete(s, RING_ACCEPT, t + s.cfg[ACCEPT_LATENCY], x)
+        s.clock[UNISSUED] -= 1
+        s.stats[ch, C_MERGED if write else C_FORWARDED] += 1
+        if not write:
+            s.stats[ch, C_READS] += 1
+            s.stats[ch, C_LATENCY] += s.cfg[ACCEPT_LATENCY]
+        return True
+    if not write and s.cfg[MERGE_READS]:
+        first = find_pending(s, ch, burst, 0)
+        if first >= 0:
+            e = new_entry(s, ch, a, x, t)
+            if e >= 0:
+                s.entry[ch, e, E_SHADOW] = s.entry[ch, first, E_SHADOW]
+                s.entry[ch, first, E_SHADOW] = e
+                s.entry[ch, e, E_BURST] = -1
+                s.clock[UNISSUED] -= 1
+                s.stats[ch, C_MERGED] += 1
+                return True
+    return False
+
+
+@inlined
+def has_room(s, ch, pool):
+    """Whether channel `ch` takes a request into buffer `pool`."""
+    room = s.cfg[ROOM]
+    if room == ROOM_OWN:
+        return s.chan[ch, LEN_READ + pool] < s.cfg[FIFO_CAP_READ + pool]
+    if room == ROOM_BOTH:
+        return s.chan[ch, LEN_READ] < s.cfg[FIFO_CAP_READ] and s.chan[ch, LEN_WRITE] < s.cfg[FIFO_CAP_WRITE]
+    if room == ROOM_SUM:
+        return s.chan[ch, LEN_READ] + s.chan[ch, LEN_WRITE] < s.cfg[FIFO_CAP_READ]
+    last = s.chan[ch, LAST_BANK]
+    n = s.queue[ch, last, LENGTH]
+    if s.cfg[N_POOLS] > 1:
+        n += s.queue[ch, last + s.cfg[N_BANKS], LENGTH]
+    return n < s.cfg[BANK_CAP]
+
+
+@inlined
+def accept(s, a, t):
+    """Offer the head burst of agent `a` to its channel at clock `t`; whether it was taken."""
+    ch = s.agent[a, A_CH]
+    write = s.agent[a, A_WRITE]
+    x = s.agent[a, A_HEAD]
+    policy = s.cfg[POLICY]
+    pool = write if s.cfg[UNIFIED] == 0 else 0
+    if s.cfg[FORWARD] == FORWARD_BEFORE_ROOM and merge(s, ch, a, x, t):
+        return True
+    if not has_room(s, ch, pool):
+        return False
+    if s.cfg[FORWARD] == FORWARD_AFTER_ROOM and merge(s, ch, a, x, t):
+        return True
+    b = s.agent[a, A_BANK]
+    e = new_entry(s, ch, a, x, t)
+    if e < 0:
+        return False
+    s.filt[ch, write, s.agent[a, A_BURST] & HASH_MASK] += 1
+    if policy == POLICY_BANK_QUEUES:
+        s.fifo[ch, pool, s.chan[ch, LEN_READ + pool]] = e + (b << BANK_SHIFT)
+    else:
+        push_entry(s, ch, pool * s.cfg[N_BANKS] + b if s.cfg[N_POOLS] > 1 else b, b, e)
+        s.chan[ch, LAST_BANK] = b
+    s.chan[ch, LEN_READ + pool] += 1
+    if write and s.cfg[WRITE_DONE] == DONE_AT_ACCEPT:
+        complete(s, RING_ACCEPT, t + s.cfg[ACCEPT_LATENCY], x)
+    return True
+
+
+@inlined
+def inject(s, t):
+    """Let requesters offer bursts at clock `t`, oldest transfer first; whether any could go on in the next clock."""
+    agent = s.agent
+    n = agent.shape[0]
+    for a in range(n):
+        agent[a, A_SENT] = 0
+        agent[a, A_BLOCKED] = 0
+    sent = 0
+    total = s.cfg[PER_CLOCK]
+    while sent < total:
+        best = -1
+        for a in range(n):
+            if agent[a, A_VALID] and not agent[a, A_BLOCKED] and agent[a, A_SENT] < agent[a, A_PER_CLOCK]:
+                if agent[a, A_OUT] >= agent[a, A_LIMIT]:
+                    continue
+                if best < 0 or agent[a, A_ORDER] < agent[best, A_ORDER]:
+                    best = a
+        if best < 0:
+            break
+        ch = agent[best, A_CH]
+        if accept(s, best, t):
+            agent[best, A_SENT] += 1
+            agent[best, A_OUT] += 1
+            sent += 1
+            if s.chan[ch, NEXT] > t:
+                s.chan[ch, NEXT] = t
+            step_head(s, best)
+        else:
+            agent[best, A_BLOCKED] = 1
+    more = False
+    flush = 1
+    for a in range(n):
+        if agent[a, A_VALID]:
+            flush = 0
+            if not agent[a, A_BLOCKED] and agent[a, A_OUT] < agent[a, A_LIMIT]:
+                more = True
+    if flush and not s.clock[FLUSH]:
+        for ch in range(s.cfg[N_CHANNELS]):
+            s.chan[ch, NEXT] = min(s.chan[ch, NEXT], t)
+    s.clock[FLUSH] = flush
+    return more
+
+
+@inlined
+def run_clock(s, t):
+    """Run clock `t`; sets the next clock at which anything can happen."""
+    more = inject(s, t)
+    wake = t + 1 if more else FAR
+    policy = s.cfg[POLICY]
+    for ch in range(s.cfg[N_CHANNELS]):
+        if s.chan[ch, NEXT] <= t:
+            if policy == POLICY_BANK_QUEUES:
+                s.chan[ch, NEXT] = tick_bank_queues(s, ch, t)
+            elif policy == POLICY_POOLS:
+                s.chan[ch, NEXT] = tick_pools(s, ch, t)
+            else:
+                s.chan[ch, NEXT] = tick_bank_machines(s, ch, t)
+        wake = min(wake, s.chan[ch, NEXT])
+    s.clock[WAKE] = wake
+
+
+@inlined
+def ring_time(s):
+    """Clock of the earliest completion that is not reported yet."""
+    at = FAR
+    for k in range(3):
+        i = s.ring_at[k, 0]
+        if i != s.ring_at[k, 1]:
+            at = min(at, s.ring[k, i, 0])
+    return at
+
+
+@inlined
+def pop_completions(s, at):
+    """Report the completions of clock `at`; whether a transfer finished."""
+    finished = False
+    for k in range(3):
+        i = s.ring_at[k, 0]
+        while i != s.ring_at[k, 1] and s.ring[k, i, 0] <= at:
+            x = s.ring[k, i, 1]
+            i = i + 1 if i + 1 < s.ring.shape[1] else 0
+            a = s.xfer[x, X_AGENT]
+            if s.agent[a, A_OUT] == s.agent[a, A_LIMIT]:
+                s.clock[WAKE] = min(s.clock[WAKE], at)
+            s.agent[a, A_OUT] -= 1
+            s.clock[LEFT] -= 1
+            s.xfer[x, X_LEFT] -= 1
+            if s.xfer[x, X_LEFT] == 0:
+                s.xfer[x, X_DONE] = at
+                s.done[s.clock[N_DONE]] = x
+                s.clock[N_DONE] += 1
+                finished = True
+        s.ring_at[k, 0] = i
+    return finished
+
+
+@kernel
+def submit(s, agent, order, addr, n_bytes, rows, stride, write):
+    """Accept a transfer of `rows` rows of `n_bytes` bytes, `stride` bytes apart, from `agent` at the current clock.
+
+    `order` is its place in program order: of the requesters that could offer a burst in a clock, the smallest goes
+    first. Returns its id, or -1 when the table of transfers is full.
+    """
+    x = s.clock[N_XFER]
+    if x >= s.xfer.shape[0]:
+        return -1
+    bits = s.cfg[BURST_BITS]
+    total = 0
+    for r in range(rows):
+        a = addr + r * stride
+        total += ((a + n_bytes - 1) >> bits) - (a >> bits) + 1
+    c = s.xfer[x]
+    c[X_ADDR] = addr
+    c[X_BYTES] = n_bytes
+    c[X_ROWS] = rows
+    c[X_STRIDE] = stride
+    c[X_WRITE] = write
+    c[X_LIST] = -1
+    start_row(s, x)
+    enqueue(s, x, agent, order, total)
+    return x
+
+
+@kernel
+def submit_list(s, agent, order, first, n):
+    """Accept the bursts `lists[first : first + n]` (burst number * 2 + write) as one transfer; as `submit`."""
+    x = s.clock[N_XFER]
+    if x >= s.xfer.shape[0]:
+        return -1
+    c = s.xfer[x]
+    c[X_CUR] = first
+    c[X_END] = first + n
+    c[X_ROWS] = 1
+    c[X_LIST] = 0
+    enqueue(s, x, agent, order, n)
+    return x
+
+
+@kernel
+def enqueue(s, x, agent, order, total):
+    """Append transfer `x` of `total` bursts to the queue of `agent`."""
+    c = s.xfer[x]
+    c[X_AGENT] = agent
+    c[X_LEFT] = total
+    c[X_DONE] = -1
+    c[X_NEXT] = -1
+    c[X_ORDER] = order
+    s.clock[N_XFER] += 1
+    s.clock[LEFT] += total
+    s.clock[UNISSUED] += total
+    tail = s.agent[agent, A_TAIL]
+    s.agent[agent, A_TAIL] = x
+    if tail >= 0:
+        s.xfer[tail, X_NEXT] = x
+    else:
+        s.agent[agent, A_HEAD] = x
+        load_head(s, agent)
+    s.clock[WAKE] = min(s.clock[WAKE], s.clock[NOW])
+
+
+@kernel
+def next_event(s):
+    """The next clock at which the model does anything by itself: nothing completes before it."""
+    return min(max(s.clock[NOW], s.clock[WAKE]), ring_time(s))
+
+
+@kernel
+def run(s, until, stop, drained):
+    """Run to clock `until`; with `stop` only to the first completion, with `drained` only until nothing is left."""
+    clock = s.clock
+    while True:
+        t = clock[WAKE]
+        r = ring_time(s)
+        if r <= t and r <= until:
+            finished = pop_completions(s, r)
+            if drained or (finished and stop):
+                clock[NOW] = max(r + drained, clock[NOW])
+            if finished and stop:
+                return r
+            continue
+        if t >= until or (drained and clock[LEFT] == 0 and clock[UNISSUED] == 0):
+            break
+        run_clock(s, t)
+        clock[NOW] = t + 1
+    if not drained:
+        clock[NOW] = max(until, clock[NOW])
+    return clock[NOW]
+
+
+@kernel
+def advance(s, until):
+    """Run all clocks before `until` and report completions up to it; returns `until`."""
+    return run(s, until, False, False)
+
+
+@kernel
+def advance_to_completion(s, until):
+    """As `advance`, but stop at the first clock at which a transfer finishes; returns the clock reached."""
+    return run(s, until, True, False)
+
+
+@kernel
+def drain(s):
+    """Run until every transfer is complete and every write has reached the device; returns the clock reached."""
+    return run(s, FAR, False, True)

@@ -1,0 +1,363 @@
+"""Command-level DRAM: configurations, and one memory system that accepts transfers and tells when they complete.
+
+A `DramConfig` is a frozen description: organisation, address map, table of constraints, controller policy, currents.
+`Dram` owns the state and drives the kernel; a compiled engine may drive `Dram.state` through `_dram_kernels` itself.
+Times are clocks of the command bus (`tck_ns`), energy is in picojoules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from npusim.engine import _dram_kernels as kernels
+from npusim.engine import _dram_state as st
+from npusim.errors import ConfigError
+
+COMMANDS = ("ACT", "PRE", "RD", "WR", "REF", "REFB", "PREA", "RDA", "WRA")
+SCOPES = ("bank", "group", "rank", "other_rank")
+FIELDS = ("channel", "rank", "group", "bank", "row", "column")
+POLICIES = ("bank_queues", "pools", "bank_machines")
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """`after` may follow `before` no earlier than `cycles` later, when both go to the same `scope`."""
+
+    scope: str
+    before: str
+    after: str
+    cycles: int
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a controller does with requests.
+
+    `kind` bank_queues: transactions move one per clock into per-bank queues of `bank_entries`, issued round robin;
+    pools: oldest ready command of one read and one write buffer; bank_machines: one request per bank in flight, oldest
+    first. `hit_cap`: accesses after which a waiting conflict may close the row in spite of waiting hits. Writes drain
+    from `drain_high` waiting on (or more than `drain_low` while reads are idle, for bank_queues; down to `drain_low`
+    for pools).
+    """
+
+    kind: str = "bank_queues"
+    read_entries: int = 32
+    write_entries: int = 32
+    bank_entries: int = 8
+    hit_cap: int = 4
+    drain_high: int = 32
+    drain_low: int = 8
+    unified: bool = False
+    close_page: bool = False
+    per_clock: int = 1
+    forward: str = "after_room"
+    merge_reads: bool = True
+    write_done: str = "accept"
+    split_activate: bool = False
+    act_deadline: int = 0
+    wck_read: int = 0
+    wck_write: int = 0
+    split_pools: bool = False
+    room: str = "own"
+    dual_bus: bool = False
+    command_cycles: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """One refresh command per `interval` clocks from clock `first` on, `batch` at a time; 0 = never."""
+
+    interval: int = 0
+    first: int = 0
+    batch: int = 1
+    per_bank: bool = False
+    all_ranks: bool = True
+
+
+@dataclass(frozen=True)
+class Currents:
+    """Supply voltage and currents in mA per device; `devices` work together in a rank."""
+
+    vdd: float = 0.0
+    idd0: float = 0.0
+    idd2n: float = 0.0
+    idd3n: float = 0.0
+    idd4r: float = 0.0
+    idd4w: float = 0.0
+    idd5ab: float = 0.0
+    idd5pb: float = 0.0
+    devices: int = 0
+    t_rc: int = 0
+    t_ras: int = 0
+    t_rp: int = 0
+    t_rfc: int = 0
+    t_rfcb: int = 0
+    burst: int = 0
+
+
+@dataclass(frozen=True)
+class DramConfig:
+    """One memory system. `address_map`: (field, bits) from the least significant bit of the burst number upwards."""
+
+    name: str
+    tck_ns: float
+    burst_bytes: int
+    channels: int
+    ranks: int
+    groups: int
+    banks_per_group: int
+    address_map: tuple[tuple[str, int], ...]
+    constraints: tuple[Constraint, ...]
+    faw: int
+    faw_window: int
+    read_latency: int
+    write_latency: int
+    refresh: Refresh
+    policy: Policy
+    currents: Currents | None = None
+    xor: tuple[tuple[str, int], ...] = ()
+    source: str = ""
+
+    @property
+    def banks(self) -> int:
+        """Banks of one channel."""
+        return self.ranks * self.groups * self.banks_per_group
+
+    def verify(self) -> list[str]:
+        """Every contradiction, naming the keys; empty when there is none."""
+        bad = []
+        for key in ("burst_bytes", "channels", "ranks", "groups", "banks_per_group"):
+            v = getattr(self, key)
+            if v < 1 or v & (v - 1):
+                bad.append(f"{key} = {v}: the address map needs a power of two")
+        sizes = {"channel": self.channels, "rank": self.ranks, "group": self.groups, "bank": self.banks_per_group}
+        for name, size in sizes.items():
+            bits = sum(b for f, b in self.address_map if f == name)
+            if 1 << bits != size:
+                bad.append(f"address_map gives field {name} {bits} bits, but there are {size}")
+        for f, _ in self.address_map:
+            if f not in FIELDS:
+                bad.append(f"address_map: unknown field {f!r}; known: {', '.join(FIELDS)}")
+        for f in set(FIELDS):
+            if sum(1 for g, b in self.address_map if g == f and b) > 2:
+                bad.append(f"address_map: field {f} is in more than two pieces")
+        d = self.delays()[0]
+        trc, tras, trp = d[st.ACT, st.ACT], d[st.ACT, st.PRE], d[st.PRE, st.ACT]
+        if 0 < trc < tras + trp - 1 and tras > 0 and trp > 0:
+            bad.append(f"tRC = {trc} is less than tRAS = {tras} + tRP = {trp}")
+        if self.policy.kind not in POLICIES:
+            bad.append(f"policy.kind = {self.policy.kind!r}; known: {', '.join(POLICIES)}")
+        return bad
+
+    def delays(self) -> np.ndarray:
+        """(scope, before, after) earliest distances; `NEVER` where nothing is constrained."""
+        table = np.full((len(SCOPES), st.N_CMD, st.N_CMD), st.NEVER, np.int64)
+        for c in self.constraints:
+            at = SCOPES.index(c.scope), COMMANDS.index(c.before), COMMANDS.index(c.after)
+            table[at] = max(table[at], c.cycles)
+        return table
+
+    def map_table(self) -> np.ndarray:
+        """The address map as the kernel reads it."""
+        table = np.zeros((len(FIELDS), 6), np.int64)
+        table[:, 5] = -1
+        pieces = dict.fromkeys(FIELDS, 0)
+        shift = 0
+        for name, bits in self.address_map:
+            f = FIELDS.index(name)
+            if bits and pieces[name] == 0:
+                table[f, :2] = shift, (1 << bits) - 1
+                pieces[name] = bits
+            elif bits:
+                table[f, 2:5] = shift, (1 << bits) - 1, pieces[name]
+            shift += bits
+        rows = FIELDS.index("row")
+        for name, offset in self.xor:
+            table[FIELDS.index(name), 5] = table[rows, 0] + offset
+        return table
+
+
+@dataclass
+class DramRun:
+    """What a run counted; `energy_pj` is None when the configuration has no currents."""
+
+    cycles: int
+    counts: dict[str, int]
+    row_hits: int
+    mean_read_latency: float
+    energy_pj: dict[str, float] | None = field(default=None)
+
+
+class Dram:
+    """One memory system with `requesters` in-order injectors, each with at most `outstanding` bursts in flight."""
+
+    def __init__(
+        self, config: DramConfig, requesters: int = 1, outstanding: int = 0, per_clock: int = 0, transfers: int = 1024
+    ) -> None:
+        bad = config.verify()
+        if bad:
+            raise ConfigError(f"DRAM {config.name}: " + "; ".join(bad))
+        self.config = config
+        per_clock = per_clock or config.policy.per_clock
+        self.state = _allocate(config, requesters, outstanding or st.FAR, per_clock, transfers)
+
+    def submit(self, requester: int, order: int, addr: int, n_bytes: int, rows: int = 1, stride: int = 0,
+               write: bool = False) -> int:  # fmt: skip
+        """Hand over a transfer at the current clock; returns its id. See `_dram_kernels.submit`."""
+        x = kernels.submit(self.state, requester, order, addr, n_bytes, rows, stride, int(write))
+        if x < 0:
+            raise ConfigError(f"DRAM {self.config.name}: more than {self.state.xfer.shape[0]} transfers")
+        return int(x)
+
+    def submit_bursts(self, requester: int, order: int, bursts: np.ndarray, write: np.ndarray) -> int:
+        """Hand over a list of burst numbers as one transfer; may be called before the first `advance` only."""
+        packed = (bursts.astype(np.int64) << 1) | write.astype(np.int64)
+        first = self.state.lists.size
+        self.state = self.state._replace(lists=np.concatenate([self.state.lists, packed]))
+        return int(kernels.submit_list(self.state, requester, order, first, packed.size))
+
+    def next_event(self) -> int:
+        """Clock before which nothing completes."""
+        return int(kernels.next_event(self.state))
+
+    def advance(self, until: int) -> list[tuple[int, int]]:
+        """Run to clock `until`; returns (transfer, completion clock) of what finished, in order of time."""
+        kernels.advance(self.state, until)
+        return self._take_done()
+
+    def drain(self) -> list[tuple[int, int]]:
+        """Run until nothing is left; returns what finished."""
+        kernels.drain(self.state)
+        return self._take_done()
+
+    def _take_done(self) -> list[tuple[int, int]]:
+        s = self.state
+        done = [(int(x), int(s.xfer[x, st.X_DONE])) for x in s.done[: s.clock[st.N_DONE]]]
+        s.clock[st.N_DONE] = 0
+        return done
+
+    def result(self) -> DramRun:
+        """Counters and energy up to the current clock."""
+        s = self.state
+        cycles = int(s.clock[st.NOW])
+        total = s.stats.sum(axis=0)
+        names = {"ACT": st.C_ACT, "PRE": st.C_PRE, "RD": st.C_RD, "WR": st.C_WR, "REF": st.C_REF, "REFB": st.C_REFB}
+        counts = {n: int(total[i]) for n, i in names.items()}
+        reads = int(total[st.C_READS])
+        latency = float(total[st.C_LATENCY]) / reads if reads else 0.0
+        energy = energy_pj(self.config, counts, cycles, self.idle_clocks()) if self.config.currents else None
+        return DramRun(cycles, counts, int(total[st.C_HIT]), latency, energy)
+
+    def idle_clocks(self) -> int:
+        """Clocks, summed over all ranks, in which a rank had no open bank."""
+        s = self.state
+        rank = s.rank[:, :, st.IDLE_CLOCKS].sum()
+        now = s.clock[st.NOW]
+        still = np.where(s.rank[:, :, st.OPEN_BANKS] == 0, now - s.rank[:, :, st.IDLE_SINCE], 0).sum()
+        return int(rank + still)
+
+
+def energy_pj(config: DramConfig, counts: dict[str, int], cycles: int, idle: int) -> dict[str, float]:
+    """IDD-based energy of the command counts: mA * V * ns = pJ, for all devices of a rank.
+
+    Activates are charged above active and precharged standby, bursts and refreshes above active standby (Micron
+    TN-40-07).
+    """
+    c = config.currents
+    assert c is not None
+    per = c.vdd * c.devices * config.tck_ns
+    active = config.channels * config.ranks * cycles - idle
+    return {
+        "act": counts["ACT"] * per * (c.idd0 * c.t_rc - c.idd3n * c.t_ras - c.idd2n * c.t_rp),
+        "read": counts["RD"] * per * (c.idd4r - c.idd3n) * c.burst,
+        "write": counts["WR"] * per * (c.idd4w - c.idd3n) * c.burst,
+        "refresh": per * (counts["REF"] * (c.idd5ab - c.idd3n) * c.t_rfc
+                          + counts["REFB"] * (c.idd5pb - c.idd3n) * c.t_rfcb),
+        "background": per * (active * c.idd3n + idle * c.idd2n),
+    }  # fmt: skip
+
+
+def _cfg(config: DramConfig) -> np.ndarray:
+    """The configuration's scalars as the kernel reads them."""
+    p = config.policy
+    r = config.refresh
+    cfg = np.zeros(st.N_CFG, np.int64)
+    kind = POLICIES.index(p.kind)
+    values = {
+        st.POLICY: kind, st.N_POOLS: 2 if p.split_pools else 1, st.FIFO_CAP_READ: p.read_entries,
+        st.FIFO_CAP_WRITE: p.write_entries, st.BANK_CAP: p.bank_entries, st.HIT_CAP: p.hit_cap,
+        st.PRE_RULE: st.RULE_AGE if p.kind == "pools" else st.RULE_CAP, st.DRAIN_HIGH: p.drain_high,
+        st.DRAIN_LOW: p.drain_low, st.UNIFIED: p.unified, st.CLOSE_PAGE: p.close_page,
+        st.SPLIT_ACT: p.split_activate, st.ACT_DEADLINE: p.act_deadline, st.WCK_READ: p.wck_read,
+        st.WCK_WRITE: p.wck_write, st.REF_INTERVAL: r.interval or st.FAR, st.REF_BATCH: r.batch,
+        st.REF_PER_BANK: r.per_bank, st.REF_ALL_RANKS: r.all_ranks, st.READ_LATENCY: config.read_latency,
+        st.WRITE_LATENCY: config.write_latency, st.ACCEPT_LATENCY: 1,
+        st.WRITE_DONE: ("accept", "issue", "data").index(p.write_done),
+        st.FORWARD: ("never", "after_room", "before_room").index(p.forward), st.MERGE_READS: p.merge_reads,
+        st.PER_CLOCK: p.per_clock, st.FAW_DELAY: config.faw, st.FAW_WINDOW: config.faw_window,
+        st.BURST_BITS: config.burst_bytes.bit_length() - 1, st.N_CHANNELS: config.channels, st.N_RANKS: config.ranks,
+        st.ROOM: ("own", "both", "last_bank", "sum").index(p.room),
+        st.N_GROUPS: config.groups, st.N_BANKS: config.banks,
+    }  # fmt: skip
+    for i, v in values.items():
+        cfg[i] = v
+    cfg[st.DUAL_BUS] = p.dual_bus
+    cfg[st.LENGTH_COLUMN] = cfg[st.LENGTH_ROW :] = 1
+    for name, cycles in p.command_cycles:
+        cfg[st.LENGTH_ROW + COMMANDS.index(name)] = cycles
+        if name == "RD":
+            cfg[st.LENGTH_COLUMN] = cycles
+    return cfg
+
+
+def _allocate(config: DramConfig, requesters: int, outstanding: int, per_clock: int, transfers: int) -> st.DramState:
+    """Fresh state of `config`: all banks closed, clock 0."""
+    cfg = _cfg(config)
+    n_ch, n_bank, n_rank = config.channels, config.banks, config.ranks
+    pools = int(cfg[st.N_POOLS])
+    p = config.policy
+    slots = p.read_entries + p.write_entries + n_bank * (p.bank_entries + 1) + n_bank + 256
+
+    def ints(*shape: int, fill: int = 0) -> np.ndarray:
+        return np.full(shape, fill, np.int64)
+
+    geom = ints(n_bank, 2)
+    geom[:, 0] = np.arange(n_bank) // (n_bank // n_rank)
+    geom[:, 1] = np.arange(n_bank) // config.banks_per_group
+    chan = ints(n_ch, st.N_CHAN)
+    chan[:, st.REF_NEXT] = config.refresh.first if config.refresh.interval else st.FAR
+    chan[:, st.NEXT] = chan[:, st.REF_NEXT]
+    chan[:, st.FREE_N] = slots
+    chan[:, st.ACT2_SLOT] = chan[:, st.CAS_SLOT] = -1
+    acts = ints(n_ch, n_rank, max(config.faw_window, 1) + 1, fill=st.NEVER)
+    acts[:, :, -1] = 0
+    queue = ints(n_ch, pools * n_bank, st.N_QUEUE, fill=-1)
+    queue[:, :, st.LENGTH] = 0
+    bank = ints(n_ch, n_bank, st.N_BANK)
+    bank[:, :, st.OPEN_ROW] = st.CLOSED
+    agent = ints(requesters, st.N_AGENT)
+    agent[:, st.A_HEAD] = agent[:, st.A_TAIL] = -1
+    agent[:, st.A_LIMIT] = outstanding
+    agent[:, st.A_PER_CLOCK] = per_clock
+    clock = ints(st.N_CLOCK)
+    clock[st.WAKE] = chan[:, st.NEXT].min()
+    in_flight = (config.read_latency + config.write_latency + 4) * (n_ch + p.per_clock) + slots * n_ch
+    return st.DramState(
+        cfg=cfg, amap=config.map_table(), delay=config.delays(), geom=geom, chan=chan,
+        ready_bank=ints(n_ch, n_bank, st.N_CMD, fill=st.NEVER),
+        ready_group=ints(n_ch, n_rank * config.groups, st.N_CMD, fill=st.NEVER),
+        ready_rank=ints(n_ch, n_rank, st.N_CMD, fill=st.NEVER),
+        acts=acts, rank=ints(n_ch, n_rank, st.N_RANK), bank=bank, queue=queue,
+        entry=ints(n_ch, slots, st.N_ENTRY, fill=-1), free=np.tile(np.arange(slots, dtype=np.int64), (n_ch, 1)),
+        fifo=ints(n_ch, 2, max(p.read_entries, p.write_entries)), active=ints(n_ch, n_bank + 1),
+        filt=ints(n_ch, 2, st.HASH_MASK + 1), xfer=ints(transfers, st.N_XFER_COLS), agent=agent,
+        ring=ints(3, in_flight, 2), ring_at=ints(3, 2), clock=clock, done=ints(transfers),
+        stats=ints(n_ch, st.N_COUNT), lists=ints(0),
+    )  # fmt: skip
+
+
+def with_policy(config: DramConfig, **changes: object) -> DramConfig:
+    """`config` with some policy fields replaced."""
+    return replace(config, policy=replace(config.policy, **changes))  # type: ignore[arg-type]

@@ -1,0 +1,144 @@
+"""Compare the DRAM model with measured rows of DRAMsim3, Ramulator 2 and DRAMSys.
+
+A row names a stream by `params` and `seed`, a configuration by `config`, and how the stream was offered: `hol`, one
+in-order injector of `inj_per_clk` bursts per clock that waits whenever its next burst has no room; `perch`, one such
+injector per channel. The first burst is offered in clock 1, as the measuring programs did.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from npusim.engine.dram import Dram, DramConfig, DramRun
+from npusim.errors import ConfigError
+from npusim.validate import dram_readers, dram_streams
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FIRST_CLOCK = 1
+METRICS = ("cycles", "acts", "row_hit_rate", "latency", "energy")
+
+
+def find_config(name: str, address_map: str, folder: Path) -> DramConfig:
+    """The configuration `name` from the files of `folder`.
+
+    `name`.ini is DRAMsim3's; a .yaml whose name starts `name` is Ramulator's (the rest of the name is free, the map
+    comes from the row); `dramsys_..._<suffix>` takes dramsys_mcconfig_<suffix>.json with the memory specification and
+    address mapping whose last word occurs in `name` when its separators and data rate are left out.
+    """
+    ini = folder / f"{name}.ini"
+    if ini.exists():
+        return dram_readers.read_dramsim3(ini)
+    if name.startswith("dramsys"):
+        controller = folder / f"dramsys_mcconfig_{name.rsplit('_', 1)[-1]}.json"
+        files = [_dramsys_file(folder, kind, name) for kind in ("memspec", "addressmapping")]
+        if controller.exists() and all(files):
+            return dram_readers.read_dramsys(files[0], controller, files[1])  # type: ignore[arg-type]
+    yamls = [p for p in folder.glob("*.yaml") if name.startswith(p.stem)]
+    if yamls:
+        return dram_readers.read_ramulator(max(yamls, key=lambda p: len(p.stem)), address_map)
+    known = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no such folder"
+    raise ConfigError(f"no configuration file for {name!r} in {folder}; it has: {known}")
+
+
+def _dramsys_file(folder: Path, kind: str, name: str) -> Path | None:
+    """The dramsys_<kind>_*.json whose letter-number words all occur in `name`; the most specific one."""
+    words = set(re.findall(r"[a-z]+\d+", name))
+    fits = []
+    for p in folder.glob(f"dramsys_{kind}_*.json"):
+        own = re.findall(r"[a-z]+\d+", p.stem.removeprefix(f"dramsys_{kind}_"))
+        if own and set(own) <= words:
+            fits.append((len(own), p))
+    return max(fits)[1] if fits else None
+
+
+def run_stream(config: DramConfig, burst: np.ndarray, write: np.ndarray, inject: str, per_clock: int) -> DramRun:
+    """Offer the burst numbers to a fresh memory system and run until nothing is left."""
+    config = replace(config, policy=replace(config.policy, per_clock=per_clock * config.channels))
+    perch = inject == "perch"
+    dram = Dram(config, config.channels if perch else 1, per_clock=per_clock, transfers=config.channels)
+    dram.advance(FIRST_CLOCK)
+    if perch:
+        shift, mask = config.map_table()[0, :2]
+        channel = (burst >> shift) & mask
+        for c in range(config.channels):
+            if (channel == c).any():
+                dram.submit_bursts(c, 0, burst[channel == c], write[channel == c])
+    else:
+        dram.submit_bursts(0, 0, burst, write)
+    dram.drain()
+    return dram.result()
+
+
+def simulate_row(row: Any, folder: Path) -> dict[str, float]:
+    """Simulated columns of one row, `None`-free: what the model does not know is NaN."""
+    config = find_config(row.config, row.map_lsb_to_msb, folder)
+    if config.burst_bytes != row.burst_bytes:
+        raise ConfigError(f"{row.config}: bursts of {config.burst_bytes} bytes, the row says {row.burst_bytes}")
+    params = json.loads(row.params)
+    address, write = dram_streams.bursts(params, int(row.seed), int(row.target_MiB) << 20, config.burst_bytes)
+    run = run_stream(config, address // config.burst_bytes, write, row.inject, int(row.inj_per_clk))
+    columns = run.counts["RD"] + run.counts["WR"]
+    energy = sum(run.energy_pj.values()) / 1000 if run.energy_pj else np.nan
+    return {
+        "cycles": run.cycles, "acts": run.counts["ACT"], "refs": run.counts["REF"] + run.counts["REFB"],
+        "col_cmds": columns, "row_hit_rate": run.row_hits / columns if columns else np.nan,
+        "latency": run.mean_read_latency, "energy": energy, "trace_ok": dram_streams.digest(address, write)
+        == row.trace_sha256_16,
+    }  # fmt: skip
+
+
+def validate_dram(csv_path: str | Path, configs_dir: str | Path, select: str = "") -> pd.DataFrame:
+    """Per row of `csv_path`: measured, simulated and error of every metric; `counted` is false where requests were
+    merged.
+
+    Errors are relative, of the row-hit rate absolute; NaN where the row has no measurement. `select` is a regular
+    expression that config or trace must match.
+    """
+    import pandas as pd
+
+    rows = pd.read_csv(csv_path)
+    if select:
+        rows = rows[rows.config.str.contains(select) | rows.trace.str.contains(select)]
+    measured = {"cycles": "cycles", "acts": "acts", "row_hit_rate": "row_hit_rate", "latency": "avg_read_latency_cyc",
+                "energy": "E_total_nJ", "refs": "refs", "col_cmds": "col_cmds"}  # fmt: skip
+    out = []
+    for row in rows.itertuples():
+        sim = simulate_row(row, Path(configs_dir))
+        record: dict[str, object] = {"sim": row.sim, "config": row.config, "inject": row.inject, "trace": row.trace,
+                                     "cls": row.cls, "trace_ok": sim.pop("trace_ok"),
+                                     "counted": not row.col_cmds < row.n_bursts}  # fmt: skip
+        for key, column in measured.items():
+            m = float(getattr(row, column))
+            record |= {f"{key}_measured": m, f"{key}_simulated": sim[key], f"{key}_error": _error(key, sim[key], m)}
+        out.append(record)
+    return pd.DataFrame(out)
+
+
+def _error(metric: str, simulated: float, measured: float) -> float:
+    """Simulated against measured; NaN when nothing was measured (or no read, for the latency)."""
+    if metric == "row_hit_rate":
+        return simulated - measured
+    return simulated / measured - 1 if measured else np.nan
+
+
+def summarise(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows, mean and largest absolute error of every metric by simulator, over the rows that count."""
+    import pandas as pd
+
+    records = []
+    for sim, rows in table[table.counted].groupby("sim"):
+        record: dict[str, object] = {"sim": sim, "rows": len(rows)}
+        for metric in METRICS:
+            error = rows[f"{metric}_error"].abs().dropna()
+            record[f"{metric}_mean"] = error.mean() if len(error) else np.nan
+            record[f"{metric}_max"] = error.max() if len(error) else np.nan
+        records.append(record)
+    return pd.DataFrame(records)
