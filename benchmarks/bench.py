@@ -16,8 +16,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+import numba
 import numpy as np
 
 from npusim import catalogue, engine, hardware
@@ -48,17 +50,19 @@ def forget() -> None:
     tiling.candidates.cache_clear()
 
 
+def simulate_afresh(*arguments) -> None:
+    forget()
+    simulate(*arguments)
+
+
 def measure() -> Iterator[tuple[str, float, str, str, int]]:
-    step = reshape(read(catalogue.find("workloads", "resnet18-swu/middle")), 224)
+    step = reshape(read(catalogue.find("workloads", "resnet18-swu")), 224)
     hw = hardware.load("edge-16x16")
     for dataflow in ("dense-os", "reduction-spatial"):
-
-        def cold(name: str = dataflow) -> None:
-            forget()
-            simulate(step, hw, name)
-
-        yield f"ResNet-18 224 px step, {dataflow}, fast engine, warm, mappings not cached", timed(cold), "s", "< 1", 3
-        yield f"ResNet-18 224 px step, {dataflow}, mappings cached", timed(lambda: simulate(step, hw, dataflow)), "s", "", 3
+        what = f"ResNet-18 224 px step, {dataflow}"
+        seconds = timed(partial(simulate_afresh, step, hw, dataflow))
+        yield f"{what}, fast engine, warm, mapped anew", seconds, "s", "< 1", 3
+        yield f"{what}, mappings cached", timed(partial(simulate, step, hw, dataflow)), "s", "", 3
     lowered = lowering.lower(step, catalogue.load_dataflow("dense-os"), hw, catalogue.load_dataflow)
     capacity, tasks = engine.unit_capacity(hw), lowered.program.kind.size
     fast = timed(lambda: engine.run(lowered.program, capacity), 5)
@@ -95,10 +99,8 @@ def main() -> None:
     with out.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow((*FIELDS, "machine", "python", "numba"))
-        import numba
-
-        writer.writerows((*row, platform.processor() or platform.machine(), platform.python_version(), numba.__version__)
-                         for row in rows)  # fmt: skip
+        machine = (platform.processor() or platform.machine(), platform.python_version(), numba.__version__)
+        writer.writerows((*row, *machine) for row in rows)
     print(f"written to {out}")
 
 

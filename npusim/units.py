@@ -28,8 +28,8 @@ def table(program: tp.TileProgram, schedule: Schedule, capacity: np.ndarray) -> 
     """Server-cycles of each unit (rows) by use (columns CAUSES); a row adds up to servers x cycles of the run.
 
     busy: serving; for a DMA channel: its data is on the DRAM bus. wait_load, wait_store: the next task's operands are
-    not there, or its accumulator slot has not left. wait_bus: a DMA channel waits for the DRAM bus; latency: it waits for
-    the DRAM's answer. idle: nothing to do.
+    not there, or its accumulator slot has not left. wait_bus: a DMA channel waits for the DRAM bus; latency: it waits
+    for the DRAM's answer. idle: nothing to do.
     """
     import pandas as pd
 

@@ -77,7 +77,7 @@ def test_only_selected_elements_are_done_and_written(edge, dataflow):
 
 
 def test_one_fold_by_hand(edge):
-    # K = 16 rows, 16 input channels of 1x1, T = 64 in two tiles of 4 image rows: a fold of 32 + 2*16 + 16 - 2 = 78 each.
+    # K = 16 rows, 16 input channels of 1x1, T = 64 in two tiles of 4 image rows: a fold each, 32 + 2*16 + 14 = 78.
     # dY and X tiles: 16*32*2 = 1024 bytes = 64 cycles of 16 bytes, latency 80, two read channels:
     #   dY0 bus 0..64 ends 144; X0 64..128, 208; dY1 gets dY0's channel: 144..208, 288; X1: 208..272, 352.
     # Compute 208..286 and 352..430; dW: 512 bytes = 32 cycles, ends 430 + 32 + 80 = 542.
