@@ -93,15 +93,17 @@ def machine_of(part: Part, hardware: Hardware) -> Hardware:
     return hardware.replace(changes | {"precision.accumulator_bits": accumulator})
 
 
-def simulate_plan(plan: Plan, hardware: Hardware, dataflow: Dataflow | str = "dense-os", label: str = "") -> PlanRun:
+def simulate_plan(
+    plan: Plan, hardware: Hardware, dataflow: Dataflow | str = "dense-os", label: str = "", **options: Any
+) -> PlanRun:
     """Simulate every part on the machine at its widths, priced as the machine itself (its MACs do not get cheaper).
 
-    A part without update masks runs with the fallback of a selective dataflow.
+    A part without update masks runs with the fallback of a selective dataflow. `options` as for `simulate`.
     """
     runs = []
     for part in plan.parts:
         step = part.step()
-        runs.append(simulate(step, machine_of(part, hardware), _fitting(step, dataflow), priced_as=hardware))
+        runs.append(simulate(step, machine_of(part, hardware), _fitting(step, dataflow), priced_as=hardware, **options))
     return PlanRun(label, plan, tuple(runs), memory.of_plan(plan, hardware))
 
 
@@ -142,13 +144,14 @@ def compare_methods(
     dataflow: str = "dense-os",
     limit_bytes: int | None = None,
     misfits: bool = False,
+    **options: Any,
 ) -> MethodTable:
     """Simulate dense training and each of `methods` ('name' or 'name:key=value') on one step and machine.
 
     `limit_bytes`: CapacityError for a method whose peak memory is above it. `misfits`: methods that do not fit the
-    network are left out and reported; else they raise.
+    network are left out and reported; else they raise. `options` as for `simulate`.
     """
-    dense = simulate_plan(method.apply("dense", graph), hardware, dataflow, "dense")
+    dense = simulate_plan(method.apply("dense", graph), hardware, dataflow, "dense", **options)
     times = times_of(dense.runs[0])
     runs, left_out = [dense], {}
     for text in methods:
@@ -162,7 +165,7 @@ def compare_methods(
                 raise
             left_out[text] = str(error)
             continue
-        runs.append(simulate_plan(training, hardware, dataflow, text))
+        runs.append(simulate_plan(training, hardware, dataflow, text, **options))
     for run in runs if limit_bytes is not None else ():
         assert limit_bytes is not None
         try:

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from npusim.cli import options
+from npusim.cli import methods, options
 
-KINDS = ("workloads", "dataflows", "hardware", "energy")
-SINGULAR = {"workload": "workloads", "dataflow": "dataflows"}
+KINDS = ("workloads", "dataflows", "hardware", "energy", "methods")
+SINGULAR = {"workload": "workloads", "dataflow": "dataflows", "method": "methods"}
 
 
 def _kind(value: str) -> str:
@@ -27,7 +27,7 @@ def _kind(value: str) -> str:
 Kind = Annotated[
     str,
     typer.Argument(
-        metavar="KIND", help="workloads, dataflows, hardware or energy.", callback=_kind,
+        metavar="KIND", help="workloads, dataflows, hardware, energy or methods.", callback=_kind,
         autocompletion=lambda incomplete: [kind for kind in KINDS if kind.startswith(incomplete)],
     ),
 ]  # fmt: skip
@@ -35,7 +35,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `npusim l
 
 
 def list_names(kind: Kind, json: options.Json = False) -> None:
-    """List the workloads, dataflows, machines or energy tables that can be named.
+    """List the workloads, dataflows, machines, energy tables or training methods that can be named.
 
     \b
     Example:
@@ -44,7 +44,8 @@ def list_names(kind: Kind, json: options.Json = False) -> None:
     from npusim import catalogue, report
     from npusim.text import clean
 
-    rows = [(clean(name), _about(kind, name)) for name in catalogue.names(kind)]
+    names = methods.names() if kind == "methods" else catalogue.names(kind)
+    rows = [(clean(name), _about(kind, name)) for name in names]
     if json:
         print(report.json_text([{"name": name, "about": about} for name, about in rows]), end="")
         return
@@ -84,6 +85,7 @@ def _about(kind: str, name: str) -> str:
         "dataflows": lambda: catalogue.load_dataflow(name).summary,
         "hardware": of_hardware,
         "energy": of_energy,
+        "methods": lambda: methods.about(name),
     }
     try:
         return clean(about[kind]())
@@ -92,7 +94,7 @@ def _about(kind: str, name: str) -> str:
 
 
 def show(kind: Kind, name: Name, json: options.Json = False) -> None:
-    """Show everything about one workload, dataflow, machine or energy table.
+    """Show everything about one workload, dataflow, machine, energy table or training method.
 
     \b
     Example:
@@ -106,6 +108,7 @@ def show(kind: Kind, name: Name, json: options.Json = False) -> None:
         "dataflows": _dataflow,
         "hardware": _hardware,
         "energy": _energy,
+        "methods": methods.show,
     }[kind](name)
     if json:
         print(json_text(value), end="")

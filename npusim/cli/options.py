@@ -58,6 +58,13 @@ Dataflows = Annotated[
         autocompletion=complete("dataflows"),
     ),
 ]  # fmt: skip
+Methods = Annotated[
+    str | None,
+    typer.Option(
+        "--methods", "-m", metavar="NAMES",
+        help="Training methods, with commas between: last-k:k=2,swu:density=0.1; or all.",
+    ),
+]  # fmt: skip
 Engine = Annotated[str, typer.Option("--engine", help="fast (compiled) or simpy (the readable specification).")]
 InputSize = Annotated[
     int | None, typer.Option("--input-size", min=1, max=65536, help="Re-shape the step to square images of this size.")

@@ -75,6 +75,7 @@ def compare(
     workload: options.Workload,
     hardware: options.HardwareName = "edge-16x16",
     dataflow: options.Dataflows = options.DATAFLOWS,
+    methods: options.Methods = None,
     engine: options.Engine = "fast",
     input_size: options.InputSize = None,
     batch: options.Batch = None,
@@ -86,7 +87,8 @@ def compare(
     """Hold several dataflows against the first one: for weight gradients (WGC) alone and for the whole step.
 
     With --out: report.html, speedup, energy and cycles as .png and .svg, comparison.csv, phases.csv, layers.csv,
-    units.csv, manifest.json.
+    units.csv, manifest.json. With --methods: training methods against dense training, on the first dataflow;
+    --out writes methods.csv, manifest.json.
 
     \b
     Example:
@@ -99,6 +101,12 @@ def compare(
     names = options.names_of(dataflow)
     request = Request(workload, hardware, {}, input_size, batch, engine, energy)
     _check(out)
+    if methods is not None:
+        from npusim.cli.methods import compare as compare_methods
+
+        with _laws():
+            compare_methods(request, dataflow, methods, changes, out, json, _command())
+        return
     with working(f"simulating {len(names)} dataflows"), _laws():
         from npusim.compare import compare as simulate_all
 

@@ -70,7 +70,7 @@ from npusim.simulate import Run
         (
             ["list", "workload-s"],
             "Invalid value for 'KIND': 'workload-s' (did you mean 'workloads'?); "
-            "known: workloads, dataflows, hardware, energy\nTry 'npusim list --help'.",
+            "known: workloads, dataflows, hardware, energy, methods\nTry 'npusim list --help'.",
         ),
         (
             ["trace", "reshape", "small", "out.npz"],

@@ -86,9 +86,8 @@ def test_views_keep_only_their_part():
 
 
 def test_masks_take_one_bit():
-    lives = {
-        life.tensor: life for life in memory.plan(rewrite.sign_masks(two_layers()), machine().precision.bits).lifetimes
-    }
+    plan = memory.plan(rewrite.sign_masks(two_layers()), machine().precision.bits)
+    lives = {life.tensor: life for life in plan.lifetimes}
     assert (lives["relu:y/range"].group, lives["relu:y/range"].bytes) == ("masks", 1)
 
 
@@ -115,8 +114,8 @@ def test_a_limit_names_the_tensor():
     with pytest.raises(CapacityError) as caught:
         plan.check(100, "the board")
     assert str(caught.value) == (
-        "step 'two' needs 108 bytes, the board has 100: fc1:grad_weight goes beyond it when 'fc1.weight.grad' (32 bytes, "
-        "weight gradients) is added to 76 bytes alive; spilling is not modelled"
+        "step 'two' needs 108 bytes, the board has 100: fc1:grad_weight goes beyond it when 'fc1.weight.grad' (32 "
+        "bytes, weight gradients) is added to 76 bytes alive; spilling is not modelled"
     )
 
 

@@ -77,7 +77,8 @@ def test_gradient_filtering_flops(net, classes, layers, r, millions):
     [
         ("resnet18", 2, 1, 196), ("resnet18", 4, 1, 490), ("resnet18", 2, 2, 64), ("resnet18", 4, 2, 112),
         ("resnet34", 4, 1, 392), ("resnet34", 4, 2, 128),
-        ("mobilenetv2", 2, 1, 245), ("mobilenetv2", 4, 1, 459.375), ("mobilenetv2", 2, 2, 80), ("mobilenetv2", 4, 2, 150),
+        ("mobilenetv2", 2, 1, 245), ("mobilenetv2", 4, 1, 459.375),
+        ("mobilenetv2", 2, 2, 80), ("mobilenetv2", 4, 2, 150),
     ],
 )  # fmt: skip
 def test_gradient_filtering_memory(net, layers, r, kib):
@@ -105,7 +106,7 @@ def test_packnet_densities():
 
 
 def test_sparcl_cost():
-    """0.775 * (0.25 + 0.25 + 0.20) / 3 = 0.1808; the masked layers of the rewritten step have it to a mask's rounding."""
+    """0.775 * (0.25 + 0.25 + 0.20) / 3 = 0.1808; the masked layers of the step have it to a mask's rounding."""
     assert sparcl.cost() == pytest.approx(0.181, abs=0.0005)
     graph = workload("resnet18")
     plan = method.apply("sparcl", graph)
