@@ -1,8 +1,8 @@
-"""The DRAM model's operations: `submit` a transfer, ask for the `next_event`, `advance` to a time.
+"""The DRAM model's operations: `submit` a transfer, ask for the `next_event`, `run` to a time.
 
-The order of effects within clock t, which makes any way of cutting a run into `advance` calls give the same result:
+The order of effects within clock t, which makes any way of cutting a run into `run` calls give the same result:
 completions due at t free their requester's place; requesters offer bursts, oldest transfer first; then every channel
-with something to do runs one clock. `advance(until)` runs all clocks before `until` and reports completions up to and
+with something to do runs one clock. `run(until)` runs all clocks before `until` and reports completions up to and
 including `until`, so a transfer submitted at `until` takes part in that clock.
 """
 
@@ -414,7 +414,11 @@ def next_event(s):
 
 @kernel
 def run(s, until, stop, drained):
-    """Run to clock `until`; with `stop` only to the first completion, with `drained` only until nothing is left."""
+    """Run all clocks before `until` and report completions up to it; returns the clock reached.
+
+    With `stop`, only to the first clock at which a transfer finishes; with `drained`, only until every transfer is
+    complete and every write has reached the device (`until` is then `FAR - 1`).
+    """
     clock = s.clock
     while True:
         t = clock[WAKE]
@@ -433,21 +437,3 @@ def run(s, until, stop, drained):
     if not drained:
         clock[NOW] = max(until, clock[NOW])
     return clock[NOW]
-
-
-@kernel
-def advance(s, until):
-    """Run all clocks before `until` and report completions up to it; returns `until`."""
-    return run(s, until, False, False)
-
-
-@kernel
-def advance_to_completion(s, until):
-    """As `advance`, but stop at the first clock at which a transfer finishes; returns the clock reached."""
-    return run(s, until, True, False)
-
-
-@kernel
-def drain(s):
-    """Run until every transfer is complete and every write has reached the device; returns the clock reached."""
-    return run(s, FAR, False, True)

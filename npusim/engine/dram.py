@@ -224,12 +224,12 @@ class Dram:
 
     def advance(self, until: int) -> list[tuple[int, int]]:
         """Run to clock `until`; returns (transfer, completion clock) of what finished, in order of time."""
-        kernels.advance(self.state, until)
+        kernels.run(self.state, until, False, False)
         return self._take_done()
 
     def drain(self) -> list[tuple[int, int]]:
         """Run until nothing is left; returns what finished."""
-        kernels.drain(self.state)
+        kernels.run(self.state, st.FAR - 1, False, True)
         return self._take_done()
 
     def _take_done(self) -> list[tuple[int, int]]:
