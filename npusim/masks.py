@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ class Mask:
 
     shape: tuple[int, ...]
     packed: np.ndarray
+    _digest: str = field(default="", repr=False)
 
     @classmethod
     def of(cls, bits: np.ndarray) -> Mask:
@@ -55,7 +56,11 @@ class Mask:
         return self.bits().reshape(self.shape[0], -1)
 
     def digest(self) -> str:
-        return hashlib.sha256(repr(self.shape).encode() + self.packed.tobytes()).hexdigest()
+        """sha256 of shape and bits, computed once: masks are keys of mapping caches."""
+        if not self._digest:
+            value = hashlib.sha256(repr(self.shape).encode() + self.packed.tobytes()).hexdigest()
+            object.__setattr__(self, "_digest", value)
+        return self._digest
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Mask) and self.digest() == other.digest()

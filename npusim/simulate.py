@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -153,8 +153,9 @@ def simulate(
 
     Raises CatalogueError, ConfigError, CapacityError (user mistakes) and BrokenLaw.
     """
-    chosen = catalogue.load_dataflow(dataflow) if isinstance(dataflow, str) else dataflow
-    lowered = lower(graph, chosen, hardware, catalogue.load_dataflow)
+    resolve = cache(catalogue.load_dataflow)
+    chosen = resolve(dataflow) if isinstance(dataflow, str) else dataflow
+    lowered = lower(graph, chosen, hardware, resolve)
     verify(lowered.program, hardware)
     schedule = engine.run(lowered.program, engine.unit_capacity(hardware), engine_name)
     timing = _timing(lowered, schedule)

@@ -23,6 +23,7 @@ Counted from the formulas of the operations, one fused multiply-add as one lane 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -106,8 +107,14 @@ def _moved_bytes(tensor, hw: Hardware, selected: Mask | None) -> int:
     if tensor.kind == "weight_gradient":
         return ceil_div(selected.count * bits, 8)
     per_burst = max(1, hw.dram.burst_bytes * 8 // bits)
-    chosen = np.pad(selected.bits().reshape(-1), (0, -selected.size % per_burst)).reshape(-1, per_burst)
-    return int(chosen.any(axis=1).sum()) * hw.dram.burst_bytes
+    return touched_bursts(selected, per_burst) * hw.dram.burst_bytes
+
+
+@lru_cache(maxsize=1024)
+def touched_bursts(mask: Mask, per_burst: int) -> int:
+    """Bursts of `per_burst` consecutive elements that hold a selected one."""
+    chosen = np.pad(mask.bits().reshape(-1), (0, -mask.size % per_burst)).reshape(-1, per_burst)
+    return int(chosen.any(axis=1).sum())
 
 
 def _split(total: int, parts: int) -> np.ndarray:
