@@ -36,24 +36,30 @@ def save(figure: plt.Figure, path: Path) -> None:
     plt.close(figure)
 
 
+def tasks_in(table: pd.DataFrame) -> dict[str, str]:
+    """Further tasks that the table has, with their titles."""
+    return {task: title for task, title in TASK_TITLES.items() if task in set(table.task)}
+
+
 def plot_accuracy(accuracy: pd.DataFrame, path: Path) -> None:
     """Test accuracy per network, task and method: mean over seeds, every seed as a dot."""
+    tasks = tasks_in(accuracy)
     networks = [n for n in NETWORK_TITLES if n in set(accuracy.network)]
     methods = [m for m in METHOD_TITLES if m in set(accuracy.method)]
     figure, axes = plt.subplots(1, len(networks), figsize=(4.2 * len(networks), 3.6), sharey=True)
     width = 0.8 / len(methods)
     for axis, network in zip(np.atleast_1d(axes), networks, strict=True):
         for number, method in enumerate(methods):
-            at = np.arange(len(TASK_TITLES)) + (number - (len(methods) - 1) / 2) * width
+            at = np.arange(len(tasks)) + (number - (len(methods) - 1) / 2) * width
             rows = accuracy[(accuracy.network == network) & (accuracy.method == method)]
-            by_task = [100 * rows[rows.task == task].test_accuracy.to_numpy() for task in TASK_TITLES]
+            by_task = [100 * rows[rows.task == task].test_accuracy.to_numpy() for task in tasks]
             means = [values.mean() if len(values) else np.nan for values in by_task]
             axis.bar(at, means, width, color=COLOURS[method], label=METHOD_TITLES[method])
             for x, values in zip(at, by_task, strict=True):
                 axis.plot([x] * len(values), values, ".", color="black", markersize=4)
-        axis.set_xticks(range(len(TASK_TITLES)), TASK_TITLES.values())
+        axis.set_xticks(range(len(tasks)), tasks.values())
         axis.set_title(NETWORK_TITLES[network])
-        axis.set_xlim(-0.5, len(TASK_TITLES) - 0.5)
+        axis.set_xlim(-0.5, len(tasks) - 0.5)
         axis.set_ylim(0, 103)
         axis.grid(axis="y", alpha=0.3)
         axis.set_axisbelow(True)
@@ -70,16 +76,17 @@ def plot_cost(accuracy: pd.DataFrame, path: Path) -> None:
     swu, piggyback = (
         accuracy[accuracy.method == method].set_index(keys).test_accuracy for method in ("swu", "piggyback")
     )
-    difference = (100 * (swu - piggyback)).dropna()
+    difference = (100 * (swu - piggyback)).dropna().sort_index()
+    tasks = tasks_in(accuracy)
     figure, axis = plt.subplots(figsize=(7, 3.4))
     shades = dict(zip(TASK_TITLES, ("#0072B2", "#D55E00", "#009E73"), strict=True))
     for number, network in enumerate(NETWORK_TITLES):
-        for offset, task in enumerate(TASK_TITLES):
+        for offset, task in enumerate(tasks):
             if (network, task) not in difference.index:
                 continue
             values = difference.loc[network, task]
-            x = number + 0.25 * (offset - 1)
-            label = TASK_TITLES[task] if number == 0 else None
+            x = number + 0.25 * (offset - (len(tasks) - 1) / 2)
+            label = tasks[task] if number == 0 else None
             axis.plot([x] * len(values), values, "o", color=shades[task], ms=5, alpha=0.8, label=label)
             axis.plot([x - 0.08, x + 0.08], [values.mean()] * 2, color="black", lw=1.5)
     axis.axhline(0, color="black", lw=0.8)
@@ -150,8 +157,8 @@ def plot_density_by_depth(density: pd.DataFrame, path: Path) -> None:
         axis.set_xlabel("convolution (1 = nearest to the input)")
         axis.set_title(NETWORK_TITLES[network])
         axis.grid(alpha=0.3)
-        axis.set_ylim(0, None)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    np.atleast_1d(axes)[0].set_ylim(0, None)  # shared, so only after all bands are drawn
     np.atleast_1d(axes)[0].set_ylabel("targeted weights (% of layer)")
     np.atleast_1d(axes)[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     figure.suptitle("Selective weight update: density per layer (line: mean, band: range over seeds and tasks)")

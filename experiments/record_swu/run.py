@@ -96,12 +96,12 @@ def train_method(
     return train_network(model, task, method, schedule, number, rule, keep)
 
 
-def run_all(out: Path, networks, seeds, methods, schedule: Schedule, rule: RangeRule) -> None:
+def run_all(out: Path, networks, seeds, tasks, methods, schedule: Schedule, rule: RangeRule) -> None:
     """All runs that are not yet on disk: seed by seed, so that every network comes early."""
     for seed in seeds:
         for network in networks:
             base = backbone(out, network, seed, schedule)
-            for task in FURTHER_TASKS:
+            for task in tasks:
                 for method in methods:
                     if store.run_path(out, network, seed, task, method).exists():
                         continue
@@ -143,7 +143,8 @@ def main() -> None:
     parser.add_argument("--sweep", action="store_true", help="only the alpha sweep")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS[:4])
+    parser.add_argument("--tasks", nargs="+", choices=FURTHER_TASKS, default=FURTHER_TASKS[:2])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--alpha", type=float, default=ALPHA, help="width of the searching range")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -155,7 +156,7 @@ def main() -> None:
     networks, seeds = options.networks, options.seeds
     if options.quick:
         networks, seeds = (QUICK_NETWORK,), (0,)
-    run_all(options.out, networks, seeds, options.methods, schedule, RangeRule(options.alpha))
+    run_all(options.out, networks, seeds, options.tasks, options.methods, schedule, RangeRule(options.alpha))
 
 
 if __name__ == "__main__":

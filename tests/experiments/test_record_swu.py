@@ -212,8 +212,7 @@ def test_recorded_step_runs_on_masked_weights(swu, tmp_path):
 def test_finished_runs_are_not_repeated(swu, tmp_path, monkeypatch):
     schedule = swu.train.Schedule(epochs=1, batch=8, images_per_epoch=8)
     rule = swu.methods.RangeRule(1.0)
-    arguments = (tmp_path, ("mobilenetv2",), (0,), ("classifier",), schedule, rule)
-    monkeypatch.setattr(swu.run, "FURTHER_TASKS", ("digits59",))
+    arguments = (tmp_path, ("mobilenetv2",), (0,), ("digits59",), ("classifier",), schedule, rule)
     monkeypatch.setattr(swu.run, "IMAGE_SIZE", 8)  # the originals' size: only speed matters here
     swu.run.run_all(*arguments)
     written = {path: path.read_bytes() for path in (tmp_path / "runs").iterdir()}
