@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from npusim import breakdown, plot, text
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PHASE_COLOURS = dict(zip(metrics.PHASES, plot.PALETTE, strict=False))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LABELS = {
-    "cycles": "cycles", "energy_pj": "energy (pJ)", "area_mm2": "area (mm2)", "time_s": "time (s)",
+    "cycles": "cycles", "energy_pj": "energy", "area_mm2": "area (mm2)", "time_s": "time (s)",
     "grad_weight_cycles": "cycles of WGC", "speedup": "speedup of the step", "wgc_speedup": "speedup of WGC",
 }  # fmt: skip
 MOST_PANELS = 4
@@ -55,13 +55,14 @@ def pareto(table: pd.DataFrame, objectives: Sequence[str], caption: str) -> Figu
     for axes, (x, y) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
         for i, name in enumerate(names):
             rows = table[table.dataflow == name]
-            axes.scatter(rows[x].astype(float), rows[y].astype(float), 16, plot.PALETTE[i % len(plot.PALETTE)],
-                         MARKERS[i % len(MARKERS)], alpha=0.55, linewidths=0, label=text.clean(name))  # fmt: skip
+            colour, marker = plot.PALETTE[i % len(plot.PALETTE)], MARKERS[i % len(MARKERS)]
+            axes.scatter(rows[x].astype(float), rows[y].astype(float), s=16, c=colour, marker=marker, alpha=0.55,
+                         linewidths=0, label=text.clean(name))  # fmt: skip
         chosen = table.loc[front].sort_values(x)
-        axes.scatter(chosen[x].astype(float), chosen[y].astype(float), 46, "none", "o", edgecolors=plot.INK,
-                     linewidths=1.1, label=f"front of {len(objectives)} objectives")  # fmt: skip
+        axes.scatter(chosen[x].astype(float), chosen[y].astype(float), s=46, c="none", marker="o",
+                     edgecolors=plot.INK, linewidths=1.1, label=f"front of {len(objectives)} objectives")  # fmt: skip
         axes.set(xlabel=LABELS.get(x, x), ylabel=LABELS.get(y, y))
-        _scaled(axes, chosen[x], chosen[y], table[x], table[y])
+        _scaled(axes, {"x": table[x], "y": table[y]})
         axes.grid(True)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=4)
@@ -167,8 +168,8 @@ def roofline(rooflines: Sequence[Roofline], caption: str) -> Figure | None:
             for vector, marker in ((False, "o"), (True, "x")):
                 marks = [m for m in item.marks if m.phase == phase and m.vector == vector]
                 if marks:
-                    axes.scatter([m.intensity for m in marks], [m.rate for m in marks], 18, colour, marker, alpha=0.75,
-                                 linewidths=0 if marker == "o" else 1,
+                    axes.scatter([m.intensity for m in marks], [m.rate for m in marks], s=18, c=colour, marker=marker,
+                                 alpha=0.75, linewidths=0 if marker == "o" else 1,
                                  label=f"{phase}{' (vector unit)' if vector else ''}")  # fmt: skip
         spans = [m.intensity for m in item.marks]
         low, high = min(spans) / 2, max(spans) * 2
@@ -225,25 +226,27 @@ def _figure(caption: str, height: float, width: float = 9.0) -> Figure:
     return figure
 
 
-def _scaled(axes: Axes, *columns: Any) -> None:
+def _scaled(axes: Axes, columns: Mapping[str, pd.Series]) -> None:
     """Logarithmic where the values span a factor of more than 5."""
-    for name, column in (("x", columns[2]), ("y", columns[3])):
+    for name, column in columns.items():
         low, high = float(column.min()), float(column.max())
         if low > 0 and high / low > 5:
             getattr(axes, f"set_{name}scale")("log")
-        _plain(getattr(axes, f"{name}axis"))
+        _plain(getattr(axes, f"{name}axis"), str(column.name))
 
 
-def _plain(axis: Any) -> None:
+def _plain(axis: Any, metric: str = "") -> None:
     """Numbers as '150 k', '0.5': no powers in mathematical type, which the style leaves out."""
     from matplotlib.ticker import FuncFormatter
 
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
-    decades = axis.get_scale() == "log" and math.log10(axis.get_view_interval()[1] / axis.get_view_interval()[0]) > 1
-    axis.set_minor_formatter(FuncFormatter(lambda value, _: "" if decades else _number(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _number(value, metric)))
+    decades = axis.get_scale() == "log" and math.log10(axis.get_view_interval()[1] / axis.get_view_interval()[0]) > 1.5
+    axis.set_minor_formatter(FuncFormatter(lambda value, _: "" if decades else _number(value, metric)))
 
 
-def _number(value: float) -> str:
+def _number(value: float, metric: str) -> str:
+    if metric.endswith("_pj"):
+        return text.joules(value)
     if abs(value) < 1000:
         return f"{value:.3g}"
     for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
