@@ -219,7 +219,7 @@ def test_engines_agree(edge, dataflow):
 
 def test_packed_kernels_by_hand(edge):
     # Two channels of 3x3 kernels, selected for rows 0..15 and for rows 16..31. Folds of 9 columns: one
-    # per channel, T = 50 each, fill and drain 2*16 - 2 + 9. Dense: two row blocks by two column blocks, the last 2 wide.
+    # per channel, T = 50 each, fill and drain 2*16 - 2 + 9. Dense: two row blocks by two column blocks, the last 2.
     bits = np.zeros((32, 18), bool)
     bits[:16, :9] = bits[16:, 9:] = True
     assert _cycles("kernel-packed", bits, 50, 9, edge) == 2 * 50 + 30 + 9
