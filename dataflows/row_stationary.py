@@ -11,6 +11,8 @@ loaded through the port of buffer A (multicast, no PE computes meanwhile). Passe
 filling of input pads, the pipeline of the networks on chip, gating of zero inputs (it saves energy, not time).
 """
 
+from functools import reduce
+
 import numpy as np
 
 from npusim.dataflow import Dataflow, TileCost
@@ -30,7 +32,7 @@ def cost(grid, hardware):
     filters = np.minimum(np.minimum(grid.m, SUM_WORDS), np.maximum(1, FILTER_WORDS // (channels * taps_s)))
     filter_groups, channel_groups = ceil_div(grid.m, filters), ceil_div(grid.c, channels)
     filters, channels = ceil_div(grid.m, filter_groups), ceil_div(grid.c, channel_groups)
-    best = None
+    found = []
     for parts in range(1, MOST_PARTS + 1):
         out_rows = np.minimum(ceil_div(p, parts), strips)
         sets = strips // out_rows
@@ -45,8 +47,8 @@ def cost(grid, hardware):
         in_columns = (q - 1) * grid.stride[1] + taps_s
         images = grid.g * n * grid.c * ceil_div(filter_groups, by_filter) * in_rows * in_columns
         updates = grid.g * folded * grid.m * n * p * q * ceil_div(channel_groups, by_channel)
-        found = np.stack(np.broadcast_arrays(cycles, grid.g * passes * weights, images, updates))
-        best = found if best is None else np.where(found[0] < best[0], found, best)
+        found.append(np.stack(np.broadcast_arrays(cycles, grid.g * passes * weights, images, updates)))
+    best = reduce(lambda best, other: np.where(other[0] < best[0], other, best), found)
     return TileCost(best[0], grid.macs, 0, best[1], best[2], best[3], grid.g * grid.m * grid.t)
 
 

@@ -1,5 +1,7 @@
 """The two kinds of failure: the user's (`NpusimError`, exit code 2) and ours (any other exception)."""
 
+from collections.abc import Iterable
+
 
 class NpusimError(Exception):
     """A user's mistake: the message names the file, the key, the value and what is allowed."""
@@ -29,11 +31,11 @@ class BrokenLaw(Exception):
     """npusim's own fault: a simulation or a lowered program that breaks its own laws."""
 
 
-def closest(name: str, known: list[str]) -> str:
+def closest(name: str, known: Iterable[str]) -> str:
     """' (did you mean X?)' for the closest of `known`, or ''."""
     import difflib
 
-    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean {match[0]!r}?)" if match else ""
 
 
