@@ -80,9 +80,7 @@ def compacted_output_stationary(grid: TileGrid, hw: Hardware, folds: np.ndarray,
     """
     assert grid.mask is not None
     cell = dict(zip(FOLD_FIELDS, np.moveaxis(folds[None], -1, 0), strict=True))
-    cycles = array_timing.output_stationary(
-        cell["folds"], grid.t, cell["sum_columns"], cell["last_columns"], hw.array
-    )
+    cycles = array_timing.output_stationary(cell["folds"], grid.t, cell["sum_columns"], cell["last_columns"], hw.array)
     return TileCost(
         cycles=cycles,
         macs_done=cell["macs"],
