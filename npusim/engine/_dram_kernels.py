@@ -30,6 +30,7 @@ from npusim.engine._dram_state import (
     BANK,
     BANK_CAP,
     BANK_SHIFT,
+    BANKS_PER_GROUP,
     BURST_BITS,
     C_FORWARDED,
     C_LATENCY,
@@ -58,7 +59,6 @@ from npusim.engine._dram_state import (
     N_DONE,
     N_GROUPS,
     N_POOLS,
-    N_RANKS,
     N_XFER,
     NEXT,
     NOW,
@@ -120,10 +120,8 @@ def decode(s, a, burst, write):
     agent[a, A_BURST] = burst
     agent[a, A_WRITE] = write
     agent[a, A_CH] = field(s, CHANNEL, burst)
-    groups = s.cfg[N_GROUPS]
-    per_group = s.cfg[N_BANKS] // (groups * s.cfg[N_RANKS])
-    unit = field(s, RANK, burst) * groups + field(s, GROUP, burst)
-    agent[a, A_BANK] = unit * per_group + field(s, BANK, burst)
+    unit = field(s, RANK, burst) * s.cfg[N_GROUPS] + field(s, GROUP, burst)
+    agent[a, A_BANK] = unit * s.cfg[BANKS_PER_GROUP] + field(s, BANK, burst)
     agent[a, A_ROW] = field(s, ROW, burst)
     agent[a, A_COL] = field(s, COLUMN, burst)
     agent[a, A_VALID] = 1

@@ -267,10 +267,15 @@ def tick_bank_queues(s, ch, t):
             kind = -1 - r
         else:
             wake = min(wake, r)
-    if kind != NOTHING and s.cfg[DUAL_BUS]:
-        issue_bank_queues(s, ch, t, low, high, kind)
+    again = kind != NOTHING
+    if again and s.cfg[DUAL_BUS]:
+        r = issue_bank_queues(s, ch, t, low, high, kind)
+        if r >= 0 and s.chan[ch, REF_PENDING] == 0:
+            # The second look already says when anything can issue next.
+            wake = min(s.chan[ch, REF_NEXT], r)
+            again = False
     moved = move_transaction(s, ch, t)
-    return t + 1 if moved or kind != NOTHING else wake
+    return t + 1 if moved or again else wake
 
 
 @inlined

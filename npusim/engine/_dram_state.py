@@ -32,7 +32,7 @@ import numpy as np
 from numba import njit
 
 # No kernel allocates, so none needs numba's reference counts: with them, passing the state costs more than the model.
-_OPTIONS: dict[str, Any] = {"cache": True, "_nrt": False}
+_OPTIONS: dict[str, Any] = {"cache": True, "_nrt": False, "error_model": "numpy"}
 kernel = njit(**_OPTIONS)
 inlined = njit(**_OPTIONS, forceinline=True)
 
@@ -52,8 +52,9 @@ CHANNEL, RANK, GROUP, BANK, ROW, COLUMN = range(6)
     POLICY, N_POOLS, FIFO_CAP_READ, FIFO_CAP_WRITE, BANK_CAP, HIT_CAP, PRE_RULE, DRAIN_HIGH, DRAIN_LOW,
     UNIFIED, CLOSE_PAGE, DUAL_BUS, SPLIT_ACT, ACT_DEADLINE, WCK_READ, WCK_WRITE, REF_INTERVAL, REF_BATCH,
     REF_PER_BANK, READ_LATENCY, WRITE_LATENCY, ACCEPT_LATENCY, WRITE_DONE, FORWARD, MERGE_READS, PER_CLOCK, FAW_DELAY,
-    FAW_WINDOW, BURST_BITS, N_CHANNELS, N_RANKS, N_GROUPS, N_BANKS, REF_ALL_RANKS, ROOM, LENGTH_COLUMN, LENGTH_ROW,
-) = range(37)  # fmt: skip
+    FAW_WINDOW, BURST_BITS, N_CHANNELS, N_RANKS, N_GROUPS, N_BANKS, REF_ALL_RANKS, ROOM, BANKS_PER_GROUP, LENGTH_COLUMN,
+    LENGTH_ROW,
+) = range(38)  # fmt: skip
 # LENGTH_ROW + command: clocks on the command bus of a row command.
 N_CFG = LENGTH_ROW + N_CMD
 POLICY_BANK_QUEUES, POLICY_POOLS, POLICY_BANK_MACHINES = range(3)
@@ -155,7 +156,6 @@ def constrain(s, ch, b, cmd, t):
         group = s.geom[b, 1]
         for c in range(N_CMD):
             s.ready_bank[ch, b, c] = max(s.ready_bank[ch, b, c], t + s.delay[SAME_BANK, cmd, c])
-        for c in range(N_CMD):
             s.ready_group[ch, group, c] = max(s.ready_group[ch, group, c], t + s.delay[SAME_GROUP, cmd, c])
     for c in range(N_CMD):
         s.ready_rank[ch, rank, c] = max(s.ready_rank[ch, rank, c], t + s.delay[SAME_RANK, cmd, c])

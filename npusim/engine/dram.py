@@ -7,7 +7,7 @@ Times are clocks of the command bus (`tck_ns`), energy is in picojoules.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -300,6 +300,7 @@ def _cfg(config: DramConfig) -> np.ndarray:
         st.BURST_BITS: config.burst_bytes.bit_length() - 1, st.N_CHANNELS: config.channels, st.N_RANKS: config.ranks,
         st.ROOM: ("own", "both", "last_bank", "sum").index(p.room),
         st.N_GROUPS: config.groups, st.N_BANKS: config.banks,
+        st.BANKS_PER_GROUP: config.banks_per_group,
     }  # fmt: skip
     for i, v in values.items():
         cfg[i] = v
@@ -356,8 +357,3 @@ def _allocate(config: DramConfig, requesters: int, outstanding: int, per_clock: 
         ring=ints(3, in_flight, 2), ring_at=ints(3, 2), clock=clock, done=ints(transfers),
         stats=ints(n_ch, st.N_COUNT), lists=ints(0),
     )  # fmt: skip
-
-
-def with_policy(config: DramConfig, **changes: object) -> DramConfig:
-    """`config` with some policy fields replaced."""
-    return replace(config, policy=replace(config.policy, **changes))  # type: ignore[arg-type]
