@@ -17,21 +17,25 @@ import pandas as pd
 
 from npusim import plot
 from npusim.sweep import front, spec
-from npusim.sweep.export import frame
 from npusim.sweep.progress import Progress
 from npusim.sweep.search import search
+from npusim.sweep.store import Store
 
 HERE = Path(__file__).resolve().parent
 SAMPLERS = ("nsga2", "tpe", "random")
 STEP = 16
 
 
-def points(store: Path, name: str, objectives: tuple[str, ...]) -> list[tuple[float, ...] | None]:
+def points(path: Path, name: str, objectives: tuple[str, ...], trials: int) -> list[tuple[float, ...] | None]:
     """Logarithms of the objectives of every trial in order; None where there is no result."""
-    table = frame(store, name)
-    done = table.status == "done"
-    rows = table[list(objectives)].astype("float64").to_numpy()
-    return [tuple(map(math.log, row)) if ok else None for ok, row in zip(done, rows, strict=True)]
+    found: list[tuple[float, ...] | None] = [None] * trials
+    with Store(path, writing=False) as store:
+        columns, rows = store.rows(name)
+    for row in rows:
+        named = dict(zip(columns, row, strict=True))
+        if named["status"] == "done":
+            found[named["position"]] = tuple(math.log(named[objective]) for objective in objectives)
+    return found
 
 
 def main() -> None:
@@ -51,7 +55,7 @@ def main() -> None:
             search(
                 named, options.trials, store, sampler=sampler, seed=seed, workers=options.workers, listener=Progress()
             )
-            found[sampler, seed] = points(store, named.name, named.objectives)
+            found[sampler, seed] = points(store, named.name, named.objectives, options.trials)
     table = volumes(found)
     table.to_csv(options.out / "search.csv", index=False)
     draw(table, options.out / "search.png")

@@ -5,21 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from npusim import catalogue, config, engine
+from npusim import catalogue, config, engine, method
 from npusim.energy import account, area, sram
 from npusim.energy.table import EnergyTable
 from npusim.errors import NpusimError
 from npusim.graph import PHASES
 from npusim.hardware import Hardware
 from npusim.mapping.lower import lower
+from npusim.method_runs import machine_of, times_of
 from npusim.simulate import Run, _timing
-from npusim.sweep.points import Job, Resource, read_step
-from npusim.trace.reshape import reshape
+from npusim.sweep.metrics import METRICS
+from npusim.sweep.points import Job, Resource, read_step, reshaped
 from npusim.verify import verify
 
 if TYPE_CHECKING:
@@ -41,28 +42,47 @@ class Evaluator:
     def row(self, job: Job) -> tuple[str, str, dict[str, float]]:
         """(status, message, metrics); whatever goes wrong becomes a message."""
         try:
-            run = self.run(job)
-            return DONE, "", metrics(run, self._once(("area", job.machine, job.energy), lambda: self._area(job, run)))
+            runs = self.runs(job)
+            hw = self._machine(job)
+            return DONE, "", mean([(share, metrics(run)) for share, run in runs], hw, self._area(job, hw))
         except NpusimError as error:
             return FAILED, str(error), {}
         except Exception as error:
             return FAILED, f"fault of npusim: {type(error).__name__}: {error}", {}
 
-    def run(self, job: Job) -> Run:
-        """The simulation of a job: `npusim.simulate.simulate`, with what was read before at hand."""
+    def runs(self, job: Job) -> list[tuple[float, Run]]:
+        """The simulations of a job and how often each runs in a mean step: one, unless a method has several parts."""
         graph = self._once(("step", job.workload, job.input_size, job.batch), lambda: self._step(job))
-        hw = self._once(("machine", job.machine), lambda: Hardware.model_validate_json(job.machine))
+        hw = self._machine(job)
+        if not job.method:
+            return [(1.0, self._run(job, graph, hw, hw))]
+        plan = self._plan(job, graph, hw)
+        return [(float(part.share), self._run(job, part.step(), machine_of(part, hw), hw)) for part in plan.parts]
+
+    def _plan(self, job: Job, graph: StepGraph, hw: Hardware) -> method.Plan:
+        name, parameters = method.parse(job.method)
+        chosen = method.load(name)
+        times = times_of(self._run(job, graph, hw, hw)) if chosen.timed else None
+        return method.apply(chosen, graph, times, **parameters)
+
+    def _run(self, job: Job, graph: StepGraph, hw: Hardware, priced: Hardware) -> Run:
+        """`npusim.simulate.simulate`, with what was read before at hand; `priced` is the machine of the prices."""
         flows = {name: self._once(("flow", digest), partial(self._flow, digest)) for name, digest in job.dataflows}
         chosen = flows[job.dataflows[0][0]]
+        while job.method and chosen.selective and not graph.update_masks:
+            chosen = flows[chosen.fallback]
         lowered = lower(graph, chosen, hw, flows.__getitem__)
         verify(lowered.program, hw)
         schedule = engine.run(lowered.program, engine.unit_capacity(hw), job.engine)
         timing = _timing(lowered, schedule)
-        prices = self._once(("prices", job.machine, job.energy), lambda: self._prices(job, hw))
-        spent = account.apply(lowered.counts, timing["cycles"], hw, prices)
+        prices = self._once(("prices", job.machine, job.energy), lambda: self._prices(job, priced))
+        spent = account.apply(lowered.counts, timing["cycles"], priced, prices)
         run = Run(graph, hw, chosen.name, job.engine, lowered, schedule, energy=spent, **timing)
         run.verify()
         return run
+
+    def _machine(self, job: Job) -> Hardware:
+        return self._once(("machine", job.machine), lambda: Hardware.model_validate_json(job.machine))
 
     def _once(self, asked: Hashable, find: Callable[[], Any]) -> Any:
         if asked not in self._kept:
@@ -78,9 +98,7 @@ class Evaluator:
         return path
 
     def _step(self, job: Job) -> StepGraph:
-        graph = read_step(self._file(job.workload))
-        if job.input_size is not None or job.batch is not None:
-            graph = reshape(graph, job.input_size, job.batch)
+        graph = reshaped(read_step(self._file(job.workload)), job.input_size, job.batch)
         if graph.digest() != job.step:
             raise RuntimeError(f"step {graph.name!r} is not the one that the sweep was planned with")
         return graph
@@ -91,8 +109,9 @@ class Evaluator:
     def _prices(self, job: Job, hw: Hardware) -> account.Prices:
         return account.prices(hw, *self._once(("table", job.energy), lambda: self._table(job.energy)))
 
-    def _area(self, job: Job, run: Run) -> float:
-        return area.area(run.hardware, *self._once(("table", job.energy), lambda: self._table(job.energy))).total_mm2
+    def _area(self, job: Job, hw: Hardware) -> float:
+        table, figures = self._once(("table", job.energy), lambda: self._table(job.energy))
+        return self._once(("area", job.machine, job.energy), lambda: area.area(hw, table, figures).total_mm2)
 
     def _table(self, digest: str) -> tuple[EnergyTable, sram.SramTable]:
         return load_table(self._file(digest)), sram.load()
@@ -114,28 +133,37 @@ def load_table(path: Path) -> EnergyTable:
     return config.validate(EnergyTable, json.loads(path.read_bytes()), path.name)
 
 
-def metrics(run: Run, area_mm2: float) -> dict[str, float]:
-    """The numbers of METRICS for one run."""
+def mean(parts: Sequence[tuple[float, Mapping[str, float]]], hw: Hardware, area_mm2: float) -> dict[str, float]:
+    """The numbers of METRICS of a mean step: sums of parts by their shares, rounded where METRICS says int."""
+    summed = parts[0][1]
+    if len(parts) > 1 or parts[0][0] != 1.0:
+        summed = {name: sum(share * part[name] for share, part in parts) for name in parts[0][1]}
+    found = {name: METRICS[name](round(n) if METRICS[name] is int else n) for name, n in summed.items()}
+    seconds = found["cycles"] / hw.clock_hz
+    return {
+        **found,
+        "time_s": seconds,
+        "edp_pj_s": found["energy_pj"] * seconds,
+        "area_mm2": area_mm2,
+        "utilisation": found["macs_done"] / max(1, found["cycles"] * hw.peak_macs_per_cycle),
+        "sram_bytes": hw.sram_bytes,
+        "pes": hw.peak_macs_per_cycle,
+    }
+
+
+def metrics(run: Run) -> dict[str, float]:
+    """What adds up over runs, of one run."""
     pj = run.energy.pj
-    cycles, energy = int(run.cycles.sum()), float(pj.sum())
-    seconds = cycles / run.hardware.clock_hz
-    done = _total(run, "macs_done")
-    pes = run.hardware.peak_macs_per_cycle
+    done, gated, skipped = (_total(run, f"macs_{name}") for name in ("done", "gated", "skipped"))
     port = int(run.port_stall_cycles.sum())
     found: dict[str, float] = {
-        "cycles": cycles,
-        "time_s": seconds,
-        "energy_pj": energy,
-        "edp_pj_s": energy * seconds,
-        "area_mm2": area_mm2,
-        "utilisation": done / max(1, cycles * pes),
+        "cycles": int(run.cycles.sum()),
+        "energy_pj": float(pj.sum()),
         "dram_bytes": _total(run, "dram_read_bytes") + _total(run, "dram_write_bytes"),
-        "sram_bytes": run.hardware.sram_bytes,
-        "pes": pes,
-        "macs_dense": done + _total(run, "macs_gated") + _total(run, "macs_skipped"),
+        "macs_dense": done + gated + skipped,
         "macs_done": done,
-        "macs_gated": _total(run, "macs_gated"),
-        "macs_skipped": _total(run, "macs_skipped"),
+        "macs_gated": gated,
+        "macs_skipped": skipped,
         "busy_cycles": int(run.array_cycles.sum() + run.vector_cycles.sum()) - port,
         "port_stall_cycles": port,
         "load_stall_cycles": int(run.load_stall_cycles.sum()),

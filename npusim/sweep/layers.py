@@ -75,7 +75,7 @@ def rooflines(table: pd.DataFrame, objectives: Sequence[str]) -> tuple[list[Roof
                 return found, "no rooflines: these results are of another version of npusim; run the sweep again"
             for digest in job.resources:
                 place(Path(folder), digest, resolver.resources[digest])
-            found.append(_roofline(evaluator.run(job), _title(table, i)))
+            found.append(_roofline([run for _, run in evaluator.runs(job)], _title(table, i)))
     return found, ""
 
 
@@ -114,8 +114,14 @@ def _title(table: pd.DataFrame, i: int) -> str:
     return ", ".join(parts)
 
 
-def _roofline(run: Run, title: str) -> Roofline:
-    hw = run.hardware
+def _roofline(runs: Sequence[Run], title: str) -> Roofline:
+    hw = runs[0].hardware
+    marks = [mark for run in runs for mark in _marks(run)]
+    per_cycle = hw.dram.bandwidth_bytes_per_s / hw.clock_hz
+    return Roofline(title, hw.peak_macs_per_cycle, hw.vector.lanes, per_cycle, tuple(marks))
+
+
+def _marks(run: Run) -> list[Mark]:
     macs, vector = run.count("macs_done"), run.count("vector_lane_ops")
     moved = run.count("dram_read_bytes") + run.count("dram_write_bytes")
     energy = run.energy.pj.sum(axis=1)
@@ -126,5 +132,4 @@ def _roofline(run: Run, title: str) -> Roofline:
             marks.append(
                 Mark(op.name, op.phase, not macs[i], operations, int(moved[i]), int(run.cycles[i]), float(energy[i]))
             )
-    per_cycle = hw.dram.bandwidth_bytes_per_s / hw.clock_hz
-    return Roofline(title, hw.peak_macs_per_cycle, hw.vector.lanes, per_cycle, tuple(marks))
+    return marks

@@ -34,7 +34,7 @@ class Job:
     """All that a worker needs; `workload`, `energy` and the values of `dataflows` are digests of resources.
 
     `dataflows`: the wanted one first, then those that it may fall back to or choose from. `machine`: the keys of
-    a Hardware. `step`: digest of the step after re-shaping.
+    a Hardware. `step`: digest of the step after re-shaping. `method`: "name:key=value" or "".
     """
 
     key: str
@@ -46,6 +46,7 @@ class Job:
     engine: str
     energy: str
     machine: str
+    method: str = ""
 
     @property
     def resources(self) -> tuple[str, ...]:
@@ -123,14 +124,17 @@ class Resolver:
         workload, step, masked = self._once(("step", point["workload"], size, batch), self._step)
         name = point["dataflow"]
         dataflows, selective = self._once(("dataflow", name), self._dataflows)
-        if selective and not masked:
+        method = point.get("method", "")
+        training = self._once(("method", point["workload"], size, batch, method), self._method) if method else ""
+        if selective and not masked and not method:
             raise ConfigError(
                 f"dataflow {name!r} skips work by update masks, but workload {point['workload']!r} has none; "
                 "use a recorded workload with update masks, or a dense dataflow"
             )
-        identity = (machine_digest, step, dataflows, point["engine"], energy, code_version())
+        identity: tuple = (machine_digest, step, dataflows, point["engine"], energy, code_version())
+        identity += (method, training) if method else ()
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-        return Job(key, workload, step, size, batch, dataflows, point["engine"], energy, machine_json)
+        return Job(key, workload, step, size, batch, dataflows, point["engine"], energy, machine_json, method)
 
     def _once(self, asked: Any, find: Callable) -> Any:
         """The answer to a question that many points ask; a mistake is remembered too."""
@@ -171,11 +175,20 @@ class Resolver:
 
     def _step(self, _: str, name: str, size: int | None, batch: int | None):
         digest, graph = self._once(("workload", name), self._workload)
-        if size is not None or batch is not None:
-            from npusim.trace.reshape import reshape
-
-            graph = reshape(graph, size, batch)
+        graph = reshaped(graph, size, batch)
         return digest, graph.digest(), bool(graph.update_masks)
+
+    def _method(self, _: str, workload: str, size: int | None, batch: int | None, text: str) -> str:
+        """Digest of a method's file; the method is tried on the step, unless it needs measured times."""
+        from npusim import method
+
+        name, parameters = method.parse(text)
+        chosen = method.load(name)
+        chosen.values(parameters)
+        if not chosen.timed:
+            _, graph = self._once(("workload", workload), self._workload)
+            method.apply(chosen, reshaped(graph, size, batch), None, **parameters)
+        return hashlib.sha256(Path(_file(chosen)).read_bytes()).hexdigest()
 
     def _workload(self, _: str, name: str):
         path = workload_file(name)
@@ -217,6 +230,20 @@ def read_step(path: Path) -> StepGraph:
     from npusim import trace
 
     return trace.read(path)
+
+
+def reshaped(graph: StepGraph, size: int | None, batch: int | None) -> StepGraph:
+    """The step for another image size or batch; None keeps what was recorded."""
+    if size is None and batch is None:
+        return graph
+    from npusim.trace.reshape import reshape
+
+    return reshape(graph, size, batch)
+
+
+def _file(method: Any) -> str:
+    """The file that defines a method's rewrite."""
+    return method.rewrite.__code__.co_filename
 
 
 def invalid_key(point: Mapping[str, Any]) -> str:

@@ -61,10 +61,13 @@ def search(
                 for result in known.values():
                     told.result(result)
                 found = opened.results(list(wanted))
-                members = [(job if isinstance(job, str) else job.key, point)
-                           for job, point in zip(jobs, points, strict=True) if job is not None]  # fmt: skip
-                opened.extend(spec.name, len(keys), members)
-                keys += [key for key, _ in members]
+                members = [
+                    (first + i, job if isinstance(job, str) else job.key, point)
+                    for i, (job, point) in enumerate(zip(jobs, points, strict=True))
+                    if job is not None
+                ]
+                opened.extend(spec.name, members)
+                keys += [key for _, key, _ in members]
                 for trial, job in zip(asked, jobs, strict=True):
                     _tell(study, spec, trial, found.get(job.key) if isinstance(job, Job) else None)
             return keys, computed, left_out

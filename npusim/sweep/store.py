@@ -116,9 +116,9 @@ class Store:
             connection.execute("DELETE FROM members WHERE sweep = ?", (name,))
             connection.executemany("INSERT INTO members VALUES (?, ?, ?, ?)", rows)
 
-    def extend(self, name: str, position: int, members: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Add points of a sweep from `position` on; what is there already stays."""
-        rows = [(name, position + i, key, json.dumps(dict(point))) for i, (key, point) in enumerate(members)]
+    def extend(self, name: str, members: Iterable[tuple[int, str, Mapping[str, Any]]]) -> None:
+        """Add points (position, key, point) of a sweep; what is there already stays."""
+        rows = [(name, position, key, json.dumps(dict(point))) for position, key, point in members]
         with self._transaction() as connection:
             connection.executemany("INSERT OR IGNORE INTO members VALUES (?, ?, ?, ?)", rows)
 

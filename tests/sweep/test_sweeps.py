@@ -55,6 +55,29 @@ def test_rows_are_those_of_simulate(masked):
         assert row.dram_bytes == run.count("dram_read_bytes").sum() + run.count("dram_write_bytes").sum()
 
 
+def test_methods_are_those_of_compare_methods(tmp_path):
+    """Also of a method with several parts, and of one that chooses by measured times."""
+    from npusim.method_runs import compare_methods
+
+    trace.write(small_step(density=None), tmp_path / "step.npz")
+    names = ["last-k:k=1", "swu", "instance-filtering", "elastic-trainer"]
+    description = {
+        "name": "methods",
+        "fixed": {"workload": str(tmp_path / "step.npz"), "dataflow": "reduction-spatial"},
+        "grid": {"method": names},
+    }
+    table = sweep(description, tmp_path / "s.sqlite", workers=1).frame().set_index("method")
+    step = trace.read(tmp_path / "step.npz")
+    expected = (
+        compare_methods(step, hardware.load("edge-16x16"), names, "reduction-spatial").table().set_index("method")
+    )
+    for name in names:
+        assert table.cycles[name] == round(expected.cycles[name]), name
+        assert table.energy_pj[name] == pytest.approx(expected.energy_pj[name], rel=1e-9)
+    with pytest.raises(ConfigError, match=r"unknown method 'last' .*"):
+        sweep({**description, "grid": {"method": ["last"]}}, tmp_path / "s.sqlite")
+
+
 def test_running_again_computes_nothing_and_another_sweep_shares(spec, tmp_path):
     first = sweep(spec(), tmp_path / "s.sqlite", workers=1)
     assert (first.counts, first.computed) == ({"done": 4}, 4)
