@@ -95,7 +95,7 @@ def test_a_cluster_gives_the_same_store(cluster, spec, tmp_path):
 
 
 def test_bad_points_become_rows(cluster, spec, tmp_path, moody):
-    bad = spec(fixed={"workload": "tiny-cnn", "dataflow": moody}, grid={"array.rows": [4, 5, 6, 7, 8]}, timeout_s=4.0)
+    bad = spec(fixed={"workload": "tiny-cnn", "dataflow": moody}, grid={"array.rows": [4, 5, 6, 7, 8]}, timeout_s=12.0)
     before = dask_workers(cluster)
     rows = sweep(bad, tmp_path / "s.sqlite", scheduler=cluster).frame().set_index("array.rows")
     assert dict(rows.status) == {4: "done", 5: "crashed", 6: "timeout", 7: "failed", 8: "done"}

@@ -171,12 +171,12 @@ def test_search_is_the_same_again_and_computes_nothing_twice(spec, tmp_path):
         name="searched",
     )
     parsed = specs.parse(space)
-    first = search(parsed, 40, tmp_path / "s.sqlite", seed=3, workers=2)
-    again = search(parsed, 40, tmp_path / "s.sqlite", seed=3, workers=1)
+    first = search(parsed, 24, tmp_path / "s.sqlite", seed=3, workers=2)
+    again = search(parsed, 24, tmp_path / "s.sqlite", seed=3, workers=1)
     assert again.computed == 0
     assert first.counts == again.counts
     table = first.frame()
-    assert first.counts["done"] + first.left_out == 40
+    assert first.counts["done"] + first.left_out == 24
     assert (table["array.rows"] * table["array.cols"] <= 1024).all()
     with pytest.raises(ConfigError, match=r"--sampler 'nsga'.*known: nsga2, tpe, random"):
         search(parsed, 4, tmp_path / "s.sqlite", sampler="nsga")
