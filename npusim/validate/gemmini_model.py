@@ -76,14 +76,30 @@ class Result:
 
 @dataclass
 class Layer:
-    """Loop instructions of a layer: rows for `expand`, and the most commands of one loop per queue,
-    relative work of each loop, and address and bytes of the operands in the order in which they are filled."""
+    """Loop instructions of a layer: rows for `expand`, and the most commands of one loop per queue.
+
+    turns: columns of the halves that a loop uses, of scratchpad and accumulator, and of its output address
+    shape: columns that tell tiles of different shape apart
+    period: loops of one output tile
+    arrays: address and bytes of the operands in the order in which they are filled
+    """
 
     expand: object
     loops: np.ndarray
     capacity: tuple[int, int, int]
-    weight: np.ndarray
+    turns: tuple[int, int, int]
+    shape: tuple[int, ...]
+    period: int
     arrays: tuple[tuple[int, int], ...]
+
+    def part(self, places: np.ndarray) -> np.ndarray:
+        """These loops by themselves: they take turns with the halves of scratchpad and accumulator."""
+        half, bank, out = self.turns
+        table = self.loops[places].copy()
+        table[:, half] = np.arange(len(table)) % 2
+        stored = table[:, out] >= 0
+        table[:, bank] = (np.cumsum(stored) - stored) % 2
+        return table
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -111,7 +127,9 @@ def matmul_layer(m: int, k: int, n: int, tile: tuple[int, int, int], c_bytes: in
         loops_kernels.matmul,
         table,
         (ti * ceil_div(tk, 4) + tk * ceil_div(tj, 4), ti * tj * tk, ti * tj),
-        table[:, 0] * table[:, 1] * table[:, 2].astype(float),
+        (loops_kernels.HALF, loops_kernels.BANK, loops_kernels.C_ADDRESS),
+        (loops_kernels.TI,),
+        ceil_div(k_blocks, tk),
         ((A_BASE, m * k), (B_BASE, k * n)),
     )
 
@@ -164,24 +182,25 @@ def conv_layer(conv: Conv) -> Layer:
                     bank ^= last
     table = np.array(rows, np.int64)
     operands = ((A_BASE, in_row * height), (B_BASE, conv.r * conv.s * conv.c * conv.k), (D_BASE, 4 * conv.k))
-    return Layer(loops_kernels.conv, table, *_conv_sizes(conv, table, pixels), operands)
+    turns = (loops_kernels.C_HALF, loops_kernels.C_BANK, loops_kernels.OUT_ADDRESS)
+    shape = (loops_kernels.O_ROWS, loops_kernels.O_COLS)
+    capacity = _conv_capacity(conv, table, pixels)
+    return Layer(loops_kernels.conv, table, capacity, turns, shape, ceil_div(conv.c, tc), operands)
 
 
-def _conv_sizes(conv: Conv, rows: np.ndarray, pixels: int) -> tuple[tuple[int, int, int], np.ndarray]:
-    """Most commands of one loop, and the relative work of each loop."""
+def _conv_capacity(conv: Conv, rows: np.ndarray, pixels: int) -> tuple[int, int, int]:
+    """Most commands of one loop."""
 
     def blocks(values: np.ndarray, size: int = BLOCK) -> np.ndarray:
         return -(-values // size)
 
     col = loops_kernels
     o_rows, o_cols, o_chs, chs = (rows[:, n] for n in (col.O_ROWS, col.O_COLS, col.O_CHS, col.K_CHS))
-    taps = conv.r * conv.s
     lines = o_rows * blocks(o_cols) * blocks(o_chs)
-    ld = lines + taps * blocks(chs) * blocks(o_chs, 64)
+    ld = lines + conv.r * conv.s * blocks(chs) * blocks(o_chs, 64)
     ld = ld + rows[:, col.LOAD_ROWS] * blocks(rows[:, col.LOAD_COLS]) * blocks(chs, 64)
     ex = lines * conv.r * ceil_div(conv.s, pixels) * blocks(chs)
-    work = o_rows * o_cols * blocks(chs) * blocks(o_chs)
-    return (int(ld.max()), int(ex.max()), int(lines.max())), work.astype(float)
+    return int(ld.max()), int(ex.max()), int(lines.max())
 
 
 def memory(latency: int) -> Memory:
@@ -208,15 +227,15 @@ def _memory(cache: Cache) -> Memory:
     )  # fmt: skip
 
 
-def run(layer: Layer, gemmini: Gemmini, storage: Memory, loops: int | None = None) -> Result:
-    """Simulate a layer, or only its first `loops` loop instructions."""
+def run(layer: Layer, gemmini: Gemmini, storage: Memory, table: np.ndarray | None = None) -> Result:
+    """Simulate a layer, or only the loop instructions of `table`."""
     g = gemmini
     timing = kernels.Timing(
         np.array(g.entries), np.array(g.queue), BLOCK, g.bus_bytes, g.max_bytes, g.commands_in_flight,
         g.scratchpad_bank, g.accumulator_bank, g.first_config, g.next_config, g.config_commands, g.request, g.reply,
         g.spad_write, g.load_done, g.mesh, g.store_pipe, g.store_rows, g.write_reply, g.end,
     )  # fmt: skip
-    table = layer.loops if loops is None else layer.loops[:loops]
+    table = layer.loops if table is None else table
 
     def zeros(*shape: int) -> np.ndarray:
         return np.zeros(shape, np.int64)
@@ -233,4 +252,5 @@ def run(layer: Layer, gemmini: Gemmini, storage: Memory, loops: int | None = Non
     if cycles < 0:
         raise RuntimeError(f"the Gemmini model came to a stand at cycle {machine.scalar[kernels.NOW]}")
     counts = (kernels.FIRED, kernels.READ_BYTES, kernels.WRITTEN_BYTES)
-    return Result(int(cycles), *(int(machine.scalar[n]) for n in counts), machine.ends)
+    fired, read_bytes, written_bytes = (int(machine.scalar[n]) for n in counts)
+    return Result(int(cycles), fired, read_bytes, written_bytes, machine.ends)
