@@ -25,6 +25,7 @@ by up to 1/d and X and dY are fetched from DRAM fewer times.
 import numpy as np
 
 from npusim.dataflow import Dataflow, TileCost
+from npusim.errors import ConfigError
 from npusim.folding import live_channels, live_rows
 from npusim.wgc_kernels import WINDOW_FIELDS, WindowArray, window_grid
 
@@ -35,11 +36,19 @@ MUX_STAGES = 2
 
 
 def array_of(hardware, a_bits, b_bits):
-    """The array as the kernels take it: the largest power of two of its PEs."""
+    """The array as the kernels take it: the largest power of two of its PEs, whole bytes per operand at the ports.
+
+    ConfigError when the PEs have no registers for dY.
+    """
+    if not hardware.array.pe_registers:
+        raise ConfigError(
+            f"hardware {hardware.name!r}: array.pe_registers = 0, but reduction-window keeps dY in PE registers; "
+            "it must be 1 or more"
+        )
     pes = 1 << ((hardware.array.rows * hardware.array.cols).bit_length() - 1)
     ports = (hardware.buffers.a.bytes_per_cycle, hardware.buffers.b.bytes_per_cycle)
-    operand = max(1, max(a_bits, b_bits) // 8)
-    return WindowArray(pes, min(SMALLEST_GROUP, pes), MAX_SHARING, max(1, hardware.array.pe_registers), operand, *ports)
+    operand = -(-max(a_bits, b_bits) // 8)
+    return WindowArray(pes, min(SMALLEST_GROUP, pes), MAX_SHARING, hardware.array.pe_registers, operand, *ports)
 
 
 def halo(lines):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -113,14 +114,20 @@ def _lower_macs(op: Op, mask: Mask | None, dataflow: Dataflow, hw, resolve, buil
 
 
 def _fastest(op: Op, mask: Mask | None, choices: list[Dataflow], hw: Hardware, groups: int) -> Dataflow:
-    """Of the dataflows that accept the operation, the one with the fewest cycles alone; the first if none does."""
+    """Of the dataflows that accept the operation, the one with the fewest cycles alone; the first if none does.
+
+    A dataflow that the machine cannot run (no registers, no tiling that fits) is no choice.
+    """
     fitting = [flow for flow in choices if flow.accepts(op.phase, groups, mask)]
     if len(fitting) < 2:
         return (fitting or choices)[0]
 
-    def cycles(flow: Dataflow) -> int:
+    def cycles(flow: Dataflow) -> float:
         used = mask if flow.selective else None
-        return sum(_cycles_alone(_lower_problem(problem, flow, hw, used), hw) for problem in problems(op))
+        try:
+            return sum(_cycles_alone(_lower_problem(problem, flow, hw, used), hw) for problem in problems(op))
+        except (CapacityError, ConfigError):
+            return inf
 
     return min(fitting, key=cycles)
 

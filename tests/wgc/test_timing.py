@@ -9,6 +9,7 @@ from examples import layer_step
 from npusim import hardware
 from npusim.catalogue import load_dataflow
 from npusim.dataflow import MaskGrid, TileGrid
+from npusim.errors import ConfigError
 from npusim.gather_kernels import GATHER_FIELDS, UNION_FIELDS, GatherArray, gather_grid, union_grid
 from npusim.graph import TAPS, Conv
 from npusim.simulate import simulate
@@ -224,3 +225,12 @@ def test_packed_kernels_by_hand(edge):
     bits[:16, :9] = bits[16:, 9:] = True
     assert _cycles("kernel-packed", bits, 50, 9, edge) == 2 * 50 + 30 + 9
     assert _cycles("kernel-packed", np.ones((32, 18)), 50, 9, edge) == 4 * 50 + 30 + 2
+
+
+def test_without_dy_registers_there_is_no_window_but_a_hybrid(edge):
+    hw = edge.replace({"array.pe_registers": 0})
+    dims = Conv(1, 12, 9, 9, 20, 3, 3, padding=(1, 1))
+    step = layer_step(dims, np.random.default_rng(6).random((20, 12, 3, 3)) < 0.2, ("grad_weight",))
+    with pytest.raises(ConfigError, match="reduction-window keeps dY in PE registers"):
+        simulate(step, hw, "reduction-window")
+    assert simulate(step, hw, "hybrid").lowered.plans[0].dataflow in ("dense-os", "column-set", "ws-selective")
