@@ -29,7 +29,7 @@ function show(metric, value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "-";
   if (metric.endsWith("_pj")) return units(value, 1000, ["pJ", "nJ", "uJ", "mJ", "J"]);
   if (metric.endsWith("bytes")) return units(value, 1024, ["B", "KiB", "MiB", "GiB", "TiB"]);
-  if (metric.endsWith("_s")) return units(value * 1e9, 1000, ["ns", "us", "ms", "s"]);
+  if (metric === "time_s") return units(value * 1e9, 1000, ["ns", "us", "ms", "s"]);
   if (metric.endsWith("gain") || metric.endsWith("speedup")) return `${value.toFixed(2)}x`;
   if (metric === "utilisation") return `${(100 * value).toFixed(1)} %`;
   if (metric.endsWith("mm2")) return `${+value.toPrecision(4)} mm2`;
@@ -146,7 +146,7 @@ function select(id, options, chosen, redraw) {
 function drawPareto(rows, best) {
   const [xName, yName, colourBy] = ["x", "y", "colour"].map((n) => $(`pareto-${n}`).value);
   const box = {left: 78, right: 760, top: 30, bottom: 390};
-  const svg = canvas(780, 440, `${label(yName)} against ${label(xName)} of ${rows.length} points`);
+  const svg = canvas(940, 440, `${label(yName)} against ${label(xName)} of ${rows.length} points`);
   const x = scale(rows.map((r) => valueOf(xName, r)), box.left, box.right);
   const y = scale(rows.map((r) => valueOf(yName, r)), box.bottom, box.top);
   frame(svg, x, y, box, [label(xName), label(yName)], [(v) => short(xName, v), (v) => short(yName, v)]);
@@ -162,7 +162,7 @@ function drawPareto(rows, best) {
   svg.append(dots);
   if (D.keys.length) {
     const used = [...new Set(rows.map((r) => D.keys[k].rows[r]))].sort((a, b) => a - b).slice(0, 14);
-    legend(svg, used.map((v) => [D.keys[k].shown[v], COLOURS[v % COLOURS.length]]), box.right - 150, box.top + 8);
+    legend(svg, used.map((v) => [D.keys[k].shown[v], COLOURS[v % COLOURS.length]]), box.right + 16, box.top + 8);
   }
   const nearest = (event) => {
     const matrix = svg.getScreenCTM().inverse();

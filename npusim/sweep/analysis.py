@@ -98,13 +98,13 @@ def sensitivity(table: pd.DataFrame, metric: str) -> dict[str, float]:
 
 
 def group_label(group: Sequence[str]) -> str:
-    """'array.rows = array.cols'."""
-    return " = ".join(map(short, group))
+    """'array.rows = array.cols'; of more keys that vary together, the first two name the group."""
+    return " = ".join(map(short, group[:2])) + (", ..." if len(group) > 2 else "")
 
 
 def group_shown(group: Sequence[str], row: Mapping[str, Any]) -> str:
-    """The values of keys that vary together: one when all are alike."""
-    return " / ".join(dict.fromkeys(shown(key, row[key]) for key in group))
+    """The values of the keys that name a group: one when both are alike."""
+    return " / ".join(dict.fromkeys(shown(key, row[key]) for key in group[:2]))
 
 
 def short(key: str) -> str:

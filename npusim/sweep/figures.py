@@ -19,7 +19,8 @@ PHASE_COLOURS = dict(zip(metrics.PHASES, plot.PALETTE, strict=False))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LABELS = {
     "cycles": "cycles", "energy_pj": "energy", "area_mm2": "area (mm2)", "time_s": "time (s)",
-    "grad_weight_cycles": "cycles of WGC", "speedup": "speedup of the step", "wgc_speedup": "speedup of WGC",
+    "grad_weight_cycles": "cycles of WGC", "edp_pj_s": "energy x time (pJ s)",
+    "speedup": "speedup of the step", "wgc_speedup": "speedup of WGC",
 }  # fmt: skip
 MOST_PANELS = 4
 
