@@ -1,9 +1,9 @@
-"""Commands of one Gemmini loop instruction, as rows of the command streams of `gemmini_kernels`."""
+"""Commands of one Gemmini loop instruction, as rows of the command streams of `gemmini_station_kernels`."""
 
 from __future__ import annotations
 
 from npusim.jit import njit
-from npusim.validate.gemmini_kernels import ACCUMULATOR, EX, LD, PARTS, ST
+from npusim.validate.gemmini_station_kernels import ACCUMULATOR, EX, LD, PARTS, ST
 
 # Columns of a row of loops for `matmul`: blocks and unpadded sizes of the tile, addresses and strides in bytes.
 # C_ADDRESS < 0: sums stay in the accumulator. HALF: which half of the scratchpad; BANK: which half of the accumulator.

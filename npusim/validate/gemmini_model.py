@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npusim.validate import gemmini_kernels as kernels
+from npusim.validate import gemmini_kernels
 from npusim.validate import gemmini_loops_kernels as loops_kernels
+from npusim.validate import gemmini_station_kernels as station
 from npusim.validate.gemmini_memory_kernels import LINE_BYTES, PORTS, Memory, warm
 
 BLOCK = 16
@@ -230,7 +231,7 @@ def _memory(cache: Cache) -> Memory:
 def run(layer: Layer, gemmini: Gemmini, storage: Memory, table: np.ndarray | None = None) -> Result:
     """Simulate a layer, or only the loop instructions of `table`."""
     g = gemmini
-    timing = kernels.Timing(
+    timing = station.Timing(
         np.array(g.entries), np.array(g.queue), BLOCK, g.bus_bytes, g.max_bytes, g.commands_in_flight,
         g.scratchpad_bank, g.accumulator_bank, g.first_config, g.next_config, g.config_commands, g.request, g.reply,
         g.spad_write, g.load_done, g.mesh, g.store_pipe, g.store_rows, g.write_reply, g.end,
@@ -241,16 +242,16 @@ def run(layer: Layer, gemmini: Gemmini, storage: Memory, table: np.ndarray | Non
         return np.zeros(shape, np.int64)
 
     ld, ex, st = layer.capacity
-    parts = kernels.PARTS
-    machine = kernels.Machine(
-        timing, storage, zeros(sum(g.entries), kernels.SLOT_COLUMNS), zeros(3, kernels.QUEUE_COLUMNS),
-        zeros(3, kernels.ORDER), zeros(g.requests), zeros(g.requests), zeros(64, 3), zeros(8, 3),
-        zeros(kernels.CALENDAR), zeros(parts * ld, 8), zeros(parts * ex, 9), zeros(parts * st, 7), zeros(parts, 3),
-        zeros(len(table)), zeros(kernels.SCALARS),
+    parts = station.PARTS
+    machine = station.Machine(
+        timing, storage, zeros(sum(g.entries), station.SLOT_COLUMNS), zeros(3, station.QUEUE_COLUMNS),
+        zeros(3, station.ORDER), zeros(g.requests), zeros(g.requests), zeros(64, 3), zeros(8, 3),
+        zeros(station.CALENDAR), zeros(parts * ld, 8), zeros(parts * ex, 9), zeros(parts * st, 7), zeros(parts, 3),
+        zeros(len(table)), zeros(station.SCALARS),
     )  # fmt: skip
-    cycles = kernels.run(machine, layer.expand, table)
+    cycles = gemmini_kernels.run(machine, layer.expand, table)
     if cycles < 0:
-        raise RuntimeError(f"the Gemmini model came to a stand at cycle {machine.scalar[kernels.NOW]}")
-    counts = (kernels.FIRED, kernels.READ_BYTES, kernels.WRITTEN_BYTES)
+        raise RuntimeError(f"the Gemmini model came to a stand at cycle {machine.scalar[station.NOW]}")
+    counts = (station.FIRED, station.READ_BYTES, station.WRITTEN_BYTES)
     fired, read_bytes, written_bytes = (int(machine.scalar[n]) for n in counts)
     return Result(int(cycles), fired, read_bytes, written_bytes, machine.ends)
