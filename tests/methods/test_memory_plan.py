@@ -130,3 +130,12 @@ def test_reordering_and_masks_shrink_mcunet():
         )
     ]  # fmt: skip
     assert found[0] > found[1] > found[2]
+
+
+def test_timeline_figure():
+    from npusim import plot
+    from npusim.memory_plot import timeline
+
+    figure = timeline(memory.plan(small(), machine().precision.bits), limit_bytes=100_000)
+    assert {text.get_text() for text in figure.axes[0].get_legend().get_texts()} >= {"weights", "saved", "limit"}
+    assert plot.pngs({"memory": figure})["memory"][:4] == b"\x89PNG"
