@@ -38,12 +38,12 @@ def sources_digest(package: Path = Path(__file__).parent) -> str:
     return digest.hexdigest()
 
 
-def njit(function: Callable) -> Callable:
-    """Compile a kernel with numba and cache it; plain Python under NUMBA_DISABLE_JIT=1."""
+def njit(function: Callable, **options: Any) -> Callable:
+    """Compile a kernel with numba (and its `options`) and cache it; plain Python under NUMBA_DISABLE_JIT=1."""
     config: Any = numba_config
     former = config.CACHE_DIR
     config.CACHE_DIR = str(cache_folder())
     try:
-        return numba.njit(cache=True)(function)
+        return numba.njit(cache=True, **options)(function)
     finally:
         config.CACHE_DIR = former

@@ -23,7 +23,7 @@ SOURCES = {
     "firesim": ("Gemmini on FPGAs, whole layers", "firesim/layers.csv", None),
     "tpuv3": ("TPUv3", "tpuv3/layers.csv", None),
     "eyeriss": ("Eyeriss silicon", "eyeriss/alexnet.csv", None),
-    "dram": ("DRAM simulators", "dram/streams.csv", "dram/configs"),
+    "dram": ("DRAM simulators", "dram/measured.csv", "dram/configs"),
 }
 HEAD = """# Validation
 

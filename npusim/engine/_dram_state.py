@@ -26,15 +26,16 @@ slots of `entry` and are linked per bank and pool in `queue`. Everything that is
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from npusim.jit import njit
 
 # No kernel allocates, so none needs numba's reference counts: with them, passing the state costs more than the model.
-_OPTIONS: dict[str, Any] = {"cache": True, "_nrt": False, "error_model": "numpy"}
-kernel = njit(**_OPTIONS)
-inlined = njit(**_OPTIONS, forceinline=True)
+kernel = partial(njit, _nrt=False, error_model="numpy")
+inlined = partial(kernel, forceinline=True)
 
 NEVER = -(1 << 50)
 FAR = 1 << 60

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,20 @@ import numpy as np
 from npusim.engine.dram import Dram, DramConfig, DramRun
 from npusim.errors import ConfigError
 from npusim.validate import dram_readers, dram_streams
+from npusim.validate.result import Bound, Row, Validation
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FIRST_CLOCK = 1
 METRICS = ("cycles", "acts", "row_hit_rate", "latency", "energy")
+BOUNDS = {
+    "cycles": Bound(0.5, 3),
+    "acts": Bound(3, 3),
+    "row hit rate": Bound(1, 1),
+    "latency": Bound(2, float("inf")),
+    "energy": Bound(3, 3),
+}
 
 
 def find_config(name: str, address_map: str, folder: Path) -> DramConfig:
@@ -93,6 +102,32 @@ def simulate_row(row: Any, folder: Path) -> dict[str, float]:
         "latency": run.mean_read_latency, "energy": energy, "trace_ok": dram_streams.digest(address, write)
         == row.trace_sha256_16,
     }  # fmt: skip
+
+
+def validate(path: Path, configs: Path | None = None) -> Validation:
+    """Every measured number of a file as a row; rows in which a simulator merged requests are left out of the errors.
+
+    ConfigError when the folder of configurations is not given.
+    """
+    if configs is None:
+        raise ConfigError(f"{path}: its rows name DRAM configurations; give their folder with --configs")
+    table = validate_dram(path, configs)
+    rows = [row for metric in BOUNDS for row in _rows(table, metric)]
+    bounds = {row.group: BOUNDS[row.group.split(" ", 1)[1]] for row in rows}
+    return Validation("dram", rows, bounds, ("rows with fewer column commands than bursts (merged requests)",))
+
+
+def _rows(table: pd.DataFrame, metric: str) -> Iterator[Row]:
+    key = metric.replace(" ", "_")
+    for line, row in enumerate(table.to_dict("records"), start=2):
+        measured = row[f"{key}_measured"]
+        if np.isnan(row[f"{key}_error"]):
+            continue
+        simulated = row[f"{key}_simulated"] if row["counted"] else None
+        note = "" if row["counted"] else "requests merged by the simulator"
+        case = f"{row['config']} {row['inject']} {row['trace']}"
+        reference = 1.0 if metric == "row hit rate" else None
+        yield Row(line, f"{row['sim']} {metric}", case, measured, simulated, note, reference=reference)
 
 
 def validate_dram(csv_path: str | Path, configs_dir: str | Path, select: str = "") -> pd.DataFrame:

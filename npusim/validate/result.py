@@ -24,6 +24,7 @@ class Row:
     """One row of a measurement file. `simulated` is None when the row is not modelled, and `note` says why.
 
     `group`: rows with the same one are summed up together. `others`: further numbers, name -> (measured, simulated).
+    `reference`: what errors are relative to, when that is not the measured number (a rate: 1).
     """
 
     line: int
@@ -33,6 +34,7 @@ class Row:
     simulated: float | None
     note: str = ""
     others: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    reference: float | None = None
 
     @property
     def difference(self) -> float | None:
@@ -43,9 +45,10 @@ class Row:
         """Simulated above measured, in percent; infinite where 0 was measured and something else simulated."""
         if self.difference is None:
             return None
-        if self.measured == 0:
+        reference = self.measured if self.reference is None else self.reference
+        if reference == 0:
             return 0.0 if self.difference == 0 else float("inf")
-        return 100 * self.difference / self.measured
+        return 100 * self.difference / reference
 
     @property
     def differing(self) -> list[str]:
