@@ -30,7 +30,7 @@ from npusim.validate.gemmini_model import (
 )
 from npusim.validate.result import Bound, Cells, Row, Validation, read
 
-MEMORY = Cache(hit=40, busy=16, miss=30, write_back=75, misses=7, serve=6, line_cycles=4)
+MEMORY = Cache(hit=40, busy=24, miss=20, write_back=75, misses=6, serve=6, line_cycles=4)
 CONFIG_CYCLES = 200
 LOOPS = 80
 LEAD = 3
