@@ -1,8 +1,8 @@
 """Gemmini at the level of its commands: machine, layers cut into loop instructions, and a run.
 
 The numbers of `Gemmini` are those of the default 16x16 int8 configuration of ucb-bar/gemmini (Configs.scala) or
-follow from its register stages; where a stage count was not evident it was set once from the single-command rows
-of the RTL measurements (`load_done`, `store_rows`, `end`), never from a whole layer.
+follow from its register stages; where a stage count was not evident (`load_done`, `write_reply`, `end`) it was set so
+that GEMMs of a single tile take as long as in the RTL, and then left for all others.
 """
 
 from __future__ import annotations
