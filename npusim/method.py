@@ -28,7 +28,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from npusim.errors import NpusimError, closest, unknown
+from npusim.errors import NpusimError, TraceError, closest, unknown
 from npusim.graph import PHASES, StepGraph
 
 FIELDS = ("alive", "truncate_at", "axis_mask", "pool", "bits", "time", "batch_keep", "saved_tensor", "schedule")
@@ -158,8 +158,21 @@ def apply(
         parts += [_nested(part, inner) for inner in plan.parts]
     result = Plan(tuple(part for part in parts if part.phases), policy)
     for part in result.parts:
-        part.graph.verify()
+        _verify(chosen, before, part.graph)
     return result
+
+
+def _verify(method: Method, before: Plan, made: StepGraph) -> None:
+    """The rewritten step must be consistent; one that began with masks of another method may not fit this one."""
+    try:
+        made.verify()
+    except TraceError as error:
+        if not any(part.graph.task_masks or part.graph.update_masks for part in before.parts):
+            raise
+        raise MisfitError(
+            f"method {method.name!r} does not fit step {made.name!r}: it has masks of a method applied before it, "
+            f"and this one changes the shape of what they mask; start from the dense step. {error}"
+        ) from None
 
 
 def _nested(outer: Part, inner: Part) -> Part:

@@ -146,7 +146,8 @@ def random_mask(layer: Op, density: float, seed: int, unit: str = "element") -> 
     total = int(np.prod(units))
     rng = np.random.default_rng([seed, zlib.crc32(layer.param.encode())])
     bits = np.zeros(total, bool)
-    bits[rng.permutation(total)[: round(density * total)]] = True
+    bits[: round(density * total)] = True
+    rng.shuffle(bits)
     return Mask.of(np.broadcast_to(bits.reshape(units), shape))
 
 

@@ -25,7 +25,7 @@ def train(graph: StepGraph) -> StepGraph:
     tensors: dict[str, Tensor] = {}
 
     def change(op: Op):
-        if op.phase != "forward" or op.param not in gradients:
+        if op.phase != "forward" or op.param not in gradients or op.param not in updates:
             return op
         gradient, update, dims = gradients[op.param], updates[op.param], rewrite.dims_of(op)
         dw = graph.tensors[gradient.outputs[0]]

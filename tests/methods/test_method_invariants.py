@@ -1,11 +1,13 @@
 """What must hold for every method: neutral parameters change nothing, disjoint rewrites commute, graphs verify."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from method_nets import machine, macs, plain, small, workload
 
 from npusim import memory, method, rewrite
-from npusim.errors import NpusimError
+from npusim.errors import CapacityError, NpusimError
 from npusim.method import MisfitError, Part, Plan
 from npusim.method_runs import compare_methods, simulate_plan, times_of
 from npusim.simulate import simulate
@@ -238,6 +240,31 @@ def test_a_method_of_ones_own(tmp_path, monkeypatch):
     assert method.apply("mine", small()).parts[0].graph is small()
     with pytest.raises(NpusimError, match="cannot be imported: ModuleNotFoundError"):
         method.load("broken")
+
+
+def test_the_example_of_the_methods_page(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "even_layers.py").write_text(code)
+    monkeypatch.setenv("NPUSIM_PATH", str(tmp_path))
+    graph = method.apply("even-layers", small()).parts[0].graph
+    assert {op.name for op in graph.phase("update")} == {"stem", "depth", "fc"}
+    with pytest.raises(MisfitError, match="layer 9: no layer from there on"):
+        method.apply("even-layers", small(), first=9)
+
+
+def test_a_masked_step_takes_no_second_shape():
+    """Masks of swu have 3x3 taps; centre-kernel would leave one."""
+    masked = method.apply("swu", small()).parts[0].graph
+    with pytest.raises(MisfitError, match="start from the dense step"):
+        method.apply("centre-kernel", masked)
+
+
+def test_a_memory_limit_names_method_and_tensor():
+    with pytest.raises(CapacityError, match=r"method 'dense': step 'small' needs .* bytes, the machine has 1000"):
+        compare_methods(small(), machine(), ["last-k"], limit_bytes=1000)
+    assert len(compare_methods(small(), machine(), ["last-k"], limit_bytes=10**9).runs) == 2
 
 
 def test_macs_of_last_k():
