@@ -34,7 +34,7 @@ def sweep(
     search: Annotated[
         int | None, typer.Option("--search", min=1, help="Instead of every point, search with so many trials (Optuna).")
     ] = None,
-    sampler: Annotated[str, typer.Option("--sampler", help="Of a search: nsga2, tpe or random.")] = "nsga2",
+    sampler: Annotated[str, typer.Option("--sampler", help="Of a search: tpe, nsga2 or random.")] = "tpe",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of a search.")] = 0,
     export: Annotated[
         list[Path] | None, typer.Option("--export", help="Write the results to a .csv or .parquet file; repeatable.")

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     import optuna
 
-SAMPLERS = ("nsga2", "tpe", "random")
+SAMPLERS = ("tpe", "nsga2", "random")
 ROUND = 16
 
 
 def search(
-    spec: Spec, trials: int, store: str | Path | None = None, *, sampler: str = "nsga2", seed: int = 0,
+    spec: Spec, trials: int, store: str | Path | None = None, *, sampler: str = "tpe", seed: int = 0,
     workers: int | None = None, scheduler: str | None = None, listener: Listener | None = None,
 ) -> Outcome:  # fmt: skip
     """Ask for `trials` points of the space of `spec`, each towards a better front of its objectives.
