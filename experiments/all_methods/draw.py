@@ -1,4 +1,4 @@
-"""The figure of every method: speedup, energy gain and training memory, one row of panels per network."""
+"""The figure of every method: speedup, energy gain and training memory, one column of panels per network."""
 
 from __future__ import annotations
 
@@ -39,16 +39,15 @@ def draw(table: pd.DataFrame) -> Figure:
     table["memory_share"] = table.training_bytes / dense.loc[keys].to_numpy()
     networks = list(dict.fromkeys(table.network))
     order = list(dict.fromkeys(label))[::-1]
-    figure = Figure(figsize=(12, 0.17 * len(order) * len(networks) + 1.5), layout="constrained")
-    axes = figure.subplots(len(networks), len(COLUMNS), squeeze=False, sharey=True, sharex="col")
-    for line, network in zip(axes, networks, strict=True):
-        part = table[table.network == network]
-        for axis, (column, title) in zip(line, COLUMNS, strict=True):
-            _panel(axis, part, column, order)
-            if network == networks[0]:
-                axis.set_title(title)
-        line[0].set_ylabel(network)
-    axes[0, 0].legend(loc="lower left")
+    figure = Figure(figsize=(13, 0.145 * len(order) * len(COLUMNS) + 1), layout="constrained")
+    axes = figure.subplots(len(COLUMNS), len(networks), squeeze=False, sharey=True, sharex="row")
+    for line, (column, title) in zip(axes, COLUMNS, strict=True):
+        for axis, network in zip(line, networks, strict=True):
+            _panel(axis, table[table.network == network], column, order)
+            axis.set_xlabel(title)
+            if column == COLUMNS[0][0]:
+                axis.set_title(network)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return figure
 
 
