@@ -3,7 +3,8 @@
 A Dask task is a batch. Inside a Dask worker the batch runs in a child process (a `Pool` of one), so that a point that
 crashes or never ends costs that child and becomes a row; the worker and its nanny live on. Should a Dask worker itself
 die, the scheduler moves its tasks; a batch that has cost `allowed-failures` workers is taken apart and tried again
-point by point, and a single point that still does is recorded as crashed.
+point by point. The scheduler blames every task that a dead worker held, so a single point is only a suspect: at the
+end each runs once more with nothing beside it, and one that still costs its workers is recorded as crashed.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class DaskBackend:
         self._files: dict[str, Future] = {}
         self._seconds: deque[float] = deque(maxlen=200)
         self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._suspects: deque[Job] = deque()
+        self._alone: Future | None = None
 
     def close(self) -> None:
         self._files.clear()
@@ -53,11 +56,15 @@ class DaskBackend:
         running: dict[Future, list[Job]] = {}
         seen = time.monotonic()
         try:
-            while rest or waiting or running:
+            while rest or waiting or running or self._suspects:
                 slots = sum(self.client.nthreads().values())
                 while (rest or waiting) and len(running) < 2 * max(1, slots):
                     batch = waiting.popleft() if waiting else self._batch(rest, slots)
                     running[self._submit(batch)] = batch
+                if not running:
+                    batch = [self._suspects.popleft()]
+                    self._alone = self._submit(batch)
+                    running[self._alone] = batch
                 ended = [future for future in self._ended() if future in running]
                 if ended or slots:
                     seen = time.monotonic()
@@ -117,6 +124,9 @@ class DaskBackend:
         if isinstance(error, KilledWorker):
             if len(batch) > 1:
                 waiting.extend([job] for job in batch)
+                return []
+            if future is not self._alone:
+                self._suspects.extend(batch)
                 return []
             return [Result(batch[0].key, CRASHED, "every Dask worker that it was given to died", {})]
         if isinstance(error, NpusimError):

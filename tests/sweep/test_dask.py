@@ -105,9 +105,11 @@ def test_bad_points_become_rows(cluster, spec, tmp_path, moody):
 
 def test_killed_dask_workers_lose_nothing(cluster, spec, tmp_path):
     victim = dask_workers(cluster)[0]
-    threading.Timer(1.0, os.kill, (victim, signal.SIGKILL)).start()
-    outcome = sweep(spec(grid={"array.rows": "4..64 step 2"}), tmp_path / "s.sqlite", scheduler=cluster)
-    assert outcome.counts == {"done": 31}
+    killer = threading.Timer(0.3, os.kill, (victim, signal.SIGKILL))
+    killer.start()
+    outcome = sweep(spec(grid={"array.rows": "4..128 step 1"}), tmp_path / "s.sqlite", scheduler=cluster)
+    killer.join()
+    assert outcome.counts == {"done": 125}
     assert not Path(f"/proc/{victim}").exists()
 
 
