@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npusim.graph import PHASES, TAPS
+from npusim.graph import TAPS
 
 if TYPE_CHECKING:
     from npusim.hardware import Hardware
@@ -125,7 +125,7 @@ class Dataflow:
     name: str
     summary: str
     cost: Callable[[TileGrid, Hardware], TileCost]
-    phases: tuple[str, ...] = PHASES[:3]
+    phases: tuple[str, ...] = ("forward", "grad_input", "grad_weight", "aux")
     structures: tuple[str, ...] = ()
     fallback: str = ""
     grouped: bool = True

@@ -65,7 +65,7 @@ def problems(op: Op) -> list[Problem]:
     assert isinstance(op.dims, Conv)
     if op.phase == "grad_input":
         return _grad_input(op.dims)
-    return [_convolution(op.dims, PIXELS if op.phase == "forward" else TAPS)]
+    return [_convolution(op.dims, TAPS if op.phase == "grad_weight" else PIXELS)]
 
 
 def _convolution(d: Conv, role: str) -> Problem:

@@ -64,7 +64,10 @@ class Bound:
     max_pct: float
 
     def __str__(self) -> str:
-        return "equal" if self.max_pct == 0 else f"mean <= {self.mean_pct:g} %, each <= {self.max_pct:g} %"
+        if self.max_pct == 0:
+            return "equal"
+        each = "" if self.max_pct == float("inf") else f", each <= {self.max_pct:g} %"
+        return f"mean <= {self.mean_pct:g} %{each}"
 
 
 EQUAL = Bound(0, 0)

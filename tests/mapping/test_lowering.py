@@ -212,3 +212,9 @@ def test_reduction_spatial_needs_registers(edge):
     step = layer_step(dims, np.ones((8, 8, 1, 1), bool) & (np.arange(8) % 2 == 0)[:, None, None, None])
     with pytest.raises(ConfigError, match=r"array.pe_registers = 0, but reduction-spatial keeps dY in PE registers"):
         simulate(step, edge.replace({"array.pe_registers": 0}), "reduction-spatial")
+
+
+def test_products_that_a_method_adds_run_like_forward_ones(edge):
+    dims = Gemm(2, 16, 16, 32)
+    aux, forward = (simulate(layer_step(dims, phases=(p,), kind="matmul"), edge).cycles for p in ("aux", "forward"))
+    assert aux.tolist() == forward.tolist()
