@@ -18,7 +18,7 @@ import numpy as np
 
 from npusim.dataflow import Dataflow, TileCost
 from npusim.errors import ConfigError
-from npusim.folding import live_channels, live_rows
+from npusim.folding import reduction_cost
 from npusim.reduction_kernels import REDUCTION_FIELDS, ReductionArray, reduction_grid
 
 SMALLEST_GROUP = 8
@@ -35,7 +35,7 @@ def arrays(hardware, a_bits, b_bits):
             "it must be 1 or more"
         )
     operand_bytes = -(-max(a_bits, b_bits) // 8)
-    pes = hardware.array.rows * hardware.array.cols
+    pes = hardware.peak_macs_per_cycle
     ports = (hardware.buffers.a.bytes_per_cycle, hardware.buffers.b.bytes_per_cycle)
     group = 1 << (pes.bit_length() - 1)
     while group >= min(SMALLEST_GROUP, pes):
@@ -53,20 +53,7 @@ def cost(grid, hardware):
         (reduction_grid(*where, array) for array in arrays(hardware, grid.a_bits, grid.b_bits)),
     )
     cell = dict(zip(REDUCTION_FIELDS, np.moveaxis(best[None], -1, 0), strict=True))
-    return TileCost(
-        cycles=cell["cycles"],
-        macs_done=cell["macs"],
-        macs_gated=0,
-        a_words=cell["dy_words"],
-        b_words=cell["x_words"],
-        updates=cell["decoded_indices"],
-        outputs=cell["selected"][..., :1],
-        mask_bits=np.where(cell["cycles"] > 0, cell["mask_bits"] + cell["scan_bits"], 0),
-        tree_adds=cell["tree_adds"],
-        decodes=cell["decoded_indices"],
-        live_rows=live_rows(mask),
-        live_channels=live_channels(mask, grid.taps),
-    )
+    return reduction_cost(grid, cell)
 
 
 def unmasked_cost(grid, hardware):

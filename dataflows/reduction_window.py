@@ -26,7 +26,7 @@ import numpy as np
 
 from npusim.dataflow import Dataflow, TileCost
 from npusim.errors import ConfigError
-from npusim.folding import live_channels, live_rows
+from npusim.folding import reduction_cost
 from npusim.wgc_kernels import WINDOW_FIELDS, WindowArray, window_grid
 
 SMALLEST_GROUP = 8
@@ -45,7 +45,7 @@ def array_of(hardware, a_bits, b_bits):
             f"hardware {hardware.name!r}: array.pe_registers = 0, but reduction-window keeps dY in PE registers; "
             "it must be 1 or more"
         )
-    pes = 1 << ((hardware.array.rows * hardware.array.cols).bit_length() - 1)
+    pes = 1 << (hardware.peak_macs_per_cycle.bit_length() - 1)
     ports = (hardware.buffers.a.bytes_per_cycle, hardware.buffers.b.bytes_per_cycle)
     operand = -(-max(a_bits, b_bits) // 8)
     return WindowArray(pes, min(SMALLEST_GROUP, pes), MAX_SHARING, hardware.array.pe_registers, operand, *ports)
@@ -66,21 +66,7 @@ def cost(grid, hardware):
         halo(lines), array,
     )  # fmt: skip
     cell = dict(zip(WINDOW_FIELDS, np.moveaxis(cells[None], -1, 0), strict=True))
-    return TileCost(
-        cycles=cell["cycles"],
-        macs_done=cell["macs"],
-        macs_gated=0,
-        a_words=cell["dy_words"],
-        b_words=cell["x_words"],
-        updates=cell["decoded_indices"],
-        outputs=cell["selected"][..., :1],
-        mask_bits=np.where(cell["cycles"] > 0, cell["mask_bits"] + cell["scan_bits"], 0),
-        tree_adds=cell["tree_adds"],
-        decodes=cell["decoded_indices"],
-        mux_words=MUX_STAGES * cell["macs"] if halo(lines) else 0,
-        live_rows=live_rows(mask),
-        live_channels=live_channels(mask, grid.taps),
-    )
+    return reduction_cost(grid, cell, mux_words=MUX_STAGES * cell["macs"] if halo(lines) else 0)
 
 
 def priced(grid, array, lines):

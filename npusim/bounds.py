@@ -46,7 +46,7 @@ def bounds(program: tp.TileProgram, counts: np.ndarray, hw: Hardware) -> np.ndar
     array_reads = {name: np.where(vector_ops, 0, column(f"{name}_read_bytes")) for name in ("a", "b", "mask")}
     return np.stack(
         [
-            ceil_div(column("macs_done") + column("macs_gated"), hw.array.rows * hw.array.cols),
+            ceil_div(column("macs_done") + column("macs_gated"), hw.peak_macs_per_cycle),
             ceil_div(column("vector_lane_ops"), hw.vector.lanes),
             dram,
             *(ceil_div(array_reads[name], getattr(buffers, name).bytes_per_cycle) for name in ("a", "b", "mask")),

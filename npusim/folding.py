@@ -6,6 +6,7 @@ cycles through the closed forms of `npusim.array`, with the latencies of the arr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,6 +93,26 @@ def compacted_output_stationary(grid: TileGrid, hw: Hardware, folds: np.ndarray,
         mask_bits=np.where(cycles > 0, cell["scan_bits"], 0),
         live_rows=live_rows(grid.mask) if skips == "rows" else None,
         live_channels=live_channels(grid.mask, grid.taps) if skips == "channels" else None,
+    )
+
+
+def reduction_cost(grid: TileGrid, cell: Mapping[str, np.ndarray], mux_words: np.ndarray | int = 0) -> TileCost:
+    """Cost of masked tiles whose PEs hold the reduction, from the named fields of a reduction kernel's grid."""
+    assert grid.mask is not None
+    return TileCost(
+        cycles=cell["cycles"],
+        macs_done=cell["macs"],
+        macs_gated=0,
+        a_words=cell["dy_words"],
+        b_words=cell["x_words"],
+        updates=cell["decoded_indices"],
+        outputs=cell["selected"][..., :1],
+        mask_bits=np.where(cell["cycles"] > 0, cell["mask_bits"] + cell["scan_bits"], 0),
+        tree_adds=cell["tree_adds"],
+        decodes=cell["decoded_indices"],
+        mux_words=mux_words,
+        live_rows=live_rows(grid.mask),
+        live_channels=live_channels(grid.mask, grid.taps),
     )
 
 

@@ -86,7 +86,7 @@ class Run:
         energy = {f"{name}_pj": self.energy.pj[:, i] for i, name in enumerate(self.energy.components)}
         frame = pd.DataFrame({**head, **timing, **work, **energy})
         frame["energy_pj"] = self.energy.pj.sum(axis=1)
-        peak = self.hardware.array.rows * self.hardware.array.cols
+        peak = self.hardware.peak_macs_per_cycle
         frame["utilisation"] = frame.macs_done / (frame.cycles * peak).clip(lower=1)
         return frame
 
@@ -98,7 +98,7 @@ class Run:
         numbers = frame.drop(columns=["phase", "name", "kind", "shape", "dataflow", "tiling", "density", "utilisation"])
         sums = numbers.groupby(frame.phase).sum().reindex([p for p in PHASES if p in set(frame.phase)])
         sums = pd.concat([sums, numbers.sum().to_frame("step").T.astype(numbers.dtypes)])
-        peak = self.hardware.array.rows * self.hardware.array.cols
+        peak = self.hardware.peak_macs_per_cycle
         sums["utilisation"] = sums.macs_done / (sums.cycles * peak).clip(lower=1)
         return sums
 
