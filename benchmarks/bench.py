@@ -24,9 +24,9 @@ from pathlib import Path
 import numba
 import numpy as np
 
-from npusim import catalogue, engine, hardware
+from npusim import catalogue, engine, npu
 from npusim.mapping import lower as lowering
-from npusim.simulate import simulate
+from npusim.simulation import simulate
 from npusim.trace import read
 from npusim.trace.reshape import reshape
 
@@ -59,7 +59,7 @@ def simulate_afresh(*arguments) -> None:
 
 def measure() -> Iterator[tuple[str, float, str, str, int]]:
     step = reshape(read(catalogue.find("workloads", "resnet18-swu")), 224)
-    hw = hardware.load("edge-16x16")
+    hw = npu.load("edge-16x16")
     for dataflow in ("dense-os", "reduction-spatial"):
         what = f"ResNet-18 224 px step, {dataflow}"
         seconds = timed(partial(simulate_afresh, step, hw, dataflow))

@@ -24,7 +24,7 @@ from npusim import array as ideal
 from npusim.array import Int
 
 if TYPE_CHECKING:
-    from npusim.hardware import Array
+    from npusim.npu import Array
 
 DATAFLOWS = ("OS", "WS", "IS")
 

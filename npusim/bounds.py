@@ -21,7 +21,7 @@ from npusim.counters import COUNTERS
 from npusim.folding import ceil_div
 
 if TYPE_CHECKING:
-    from npusim.hardware import Hardware
+    from npusim.npu import Hardware
 
 BOUNDS = ("compute", "vector", "dram", "a_port", "b_port", "mask_port", "critical_path")
 

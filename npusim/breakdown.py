@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from npusim.compare import Comparison
-    from npusim.simulate import Run
+    from npusim.simulation import Run
 
 WGC, STEP = "grad_weight", "step"
 PHASE_NAMES = {WGC: "grad_weight (WGC)", STEP: "whole step"}

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from npusim.simulate import Run, simulate
+from npusim.simulation import Run, simulate
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from npusim.graph import StepGraph
-    from npusim.hardware import Hardware
+    from npusim.npu import Hardware
 
 
 @dataclass(frozen=True)

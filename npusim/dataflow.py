@@ -18,8 +18,8 @@ import numpy as np
 from npusim.graph import TAPS
 
 if TYPE_CHECKING:
-    from npusim.hardware import Hardware
     from npusim.masks import Mask
+    from npusim.npu import Hardware
 
 Ints = np.ndarray
 MASK_STRUCTURES = ("element", "kernel", "output_channel", "input_channel", "tap", "column_set", "n_m", "layer")

@@ -16,7 +16,7 @@ from npusim import engine
 from npusim import program as tp
 
 if TYPE_CHECKING:
-    from npusim.hardware import Hardware
+    from npusim.npu import Hardware
 
 
 class Requests(NamedTuple):

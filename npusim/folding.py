@@ -16,7 +16,7 @@ from npusim.dataflow import MaskGrid, TileCost, TileGrid
 from npusim.reduction_kernels import FOLD_FIELDS
 
 if TYPE_CHECKING:
-    from npusim.hardware import Hardware
+    from npusim.npu import Hardware
 
 
 def ceil_div(a, b):

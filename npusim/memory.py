@@ -31,7 +31,7 @@ from npusim.method import MemoryPolicy, Plan
 if TYPE_CHECKING:
     import numpy as np
 
-    from npusim.hardware import Hardware
+    from npusim.npu import Hardware
 
 GROUPS = ("weights", "state", "saved", "masks", "workspace", "gradients", "weight gradients")
 _GROUP_OF_KIND = {

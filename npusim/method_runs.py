@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from npusim import catalogue, memory, method, rewrite
 from npusim.dataflow import Dataflow
 from npusim.errors import NpusimError
-from npusim.hardware import Hardware
 from npusim.method import Part, Plan
-from npusim.simulate import Run, simulate
+from npusim.npu import Hardware
+from npusim.simulation import Run, simulate
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from npusim.simulate import Run
+    from npusim.simulation import Run
 
 SCHEMA = 1
 LIBRARIES = ("numpy", "numba", "simpy", "pandas", "pydantic", "matplotlib")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from npusim.compare import Comparison
-    from npusim.simulate import Run
+    from npusim.simulation import Run
 
 NOT_MODELLED = (
     "DRAM banks, rows, refresh and read-write turnaround: DRAM is a bandwidth and a latency",

@@ -11,7 +11,7 @@ from npusim import program as tp
 from npusim.errors import BrokenLaw
 
 if TYPE_CHECKING:
-    from npusim.hardware import Hardware
+    from npusim.npu import Hardware
 
 
 def problems(program: tp.TileProgram, hw: Hardware) -> list[str]:

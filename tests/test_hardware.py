@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npusim import catalogue, hardware
+from npusim import catalogue, npu
 from npusim.errors import ConfigError
 from npusim.graph import TENSOR_KINDS
 
@@ -19,21 +19,21 @@ PRESETS = ("edge-16x16", "edge-32x32", "mcu-8x8", "server-128x128")
 
 @pytest.fixture(scope="module")
 def edge():
-    return hardware.load("edge-16x16")
+    return npu.load("edge-16x16")
 
 
 def test_presets_are_as_their_names_say():
     for name in PRESETS:
-        machine = hardware.load(name)
+        machine = npu.load(name)
         assert machine.name == name
         assert f"{machine.array.rows}x{machine.array.cols}" == name.partition("-")[2]
-    assert hardware.load("edge-16x16").sram_bytes == 256 * 1024
-    assert hardware.load("server-128x128").sram_bytes == 16 * 1024 * 1024
+    assert npu.load("edge-16x16").sram_bytes == 256 * 1024
+    assert npu.load("server-128x128").sram_bytes == 16 * 1024 * 1024
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_accumulator_port_reads_and_writes_one_sum_per_column_and_cycle(name):
-    machine = hardware.load(name)
+    machine = npu.load(name)
     port_bits = 8 * machine.buffers.accumulator.bytes_per_cycle
     assert port_bits >= 2 * machine.array.cols * machine.precision.accumulator_bits
 
@@ -83,7 +83,7 @@ def test_dram_cycles_by_hand(edge):
     burst=st.integers(1, 4096),
 )
 def test_dram_cycles_are_exact(sizes, clock, bandwidth, burst):
-    machine = hardware.load("edge-16x16").replace(clock_hz=clock, bandwidth_bytes_per_s=bandwidth, burst_bytes=burst)
+    machine = npu.load("edge-16x16").replace(clock_hz=clock, bandwidth_bytes_per_s=bandwidth, burst_bytes=burst)
     exact = [ceil(Fraction(ceil(Fraction(n, burst)) * burst * clock, bandwidth)) for n in sizes]
     if max(exact) >= 2**63:
         with pytest.raises(OverflowError):
@@ -154,10 +154,10 @@ def test_a_users_file(tmp_path, edge):
     text = catalogue.find("hardware", "edge-16x16").read_text()
     path = tmp_path / "mine.toml"
     path.write_text(text.replace("rows = 16", "rows = 24").replace('name = "edge-16x16"', 'name = "mine"'))
-    assert hardware.load(path) == edge.replace(name="mine", rows=24)
+    assert npu.load(path) == edge.replace(name="mine", rows=24)
     path.write_text(text.replace("rows = 16", "row = 16"))
     with pytest.raises(ConfigError) as caught:
-        hardware.load(path)
+        npu.load(path)
     assert str(caught.value) == (
         f"{path}: 2 problems\n  array.rows: missing\n"
         "  array.row: unknown key (did you mean 'rows'?); allowed: rows, cols, fold_overlap, pe_registers, gating, "

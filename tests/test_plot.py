@@ -9,14 +9,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from steps import HOSTILE, small_step
 
-from npusim import breakdown, hardware, plot
+from npusim import breakdown, npu, plot
 from npusim.compare import Comparison, compare
 
 
 @pytest.fixture(scope="module")
 def comparison():
     flows = ["dense-os", "selective-row", "channel-skipping", "reduction-spatial"]
-    return compare(small_step(), hardware.load("edge-16x16"), flows)
+    return compare(small_step(), npu.load("edge-16x16"), flows)
 
 
 @pytest.fixture(scope="module")

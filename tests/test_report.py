@@ -12,16 +12,16 @@ from html.parser import HTMLParser
 import pytest
 from steps import HOSTILE, small_step
 
-from npusim import breakdown, hardware, plot, report
+from npusim import breakdown, npu, plot, report
 from npusim.compare import Comparison, compare
 from npusim.html import page
 from npusim.provenance import Request, manifest
-from npusim.simulate import simulate
+from npusim.simulation import simulate
 
 
 @pytest.fixture(scope="module")
 def comparison():
-    return compare(small_step(), hardware.load("edge-16x16"), ["dense-os", "selective-row", "reduction-spatial"])
+    return compare(small_step(), npu.load("edge-16x16"), ["dense-os", "selective-row", "reduction-spatial"])
 
 
 def hostile_page(comparison):
@@ -114,7 +114,7 @@ def test_ratios_in_words(ratio, words):
 def test_a_step_without_weight_gradients_compares_as_a_whole():
     forward = small_step(density=None)
     forward = replace(forward, ops=forward.phase("forward"))
-    both = compare(forward, hardware.load("edge-16x16"), ["dense-os", "dense-ws"])
+    both = compare(forward, npu.load("edge-16x16"), ["dense-os", "dense-ws"])
     assert breakdown.wgc_and_step(both) == ["step"]
     assert not any("WGC" in line for line in report.summary(both))
     assert set(plot.svgs(plot.figures(both))) == {"speedup", "energy", "cycles"}
@@ -160,7 +160,7 @@ def test_hostile_names_are_text_on_the_page(comparison):
 
 
 def test_one_dataflow_alone_makes_a_page():
-    alone = Comparison((simulate(small_step(), hardware.load("mcu-8x8"), "dense-os"),))
+    alone = Comparison((simulate(small_step(), npu.load("mcu-8x8"), "dense-os"),))
     assert "Speedup and energy gain against dense-os" in html_of(alone)
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from npusim import catalogue, hardware
+from npusim import catalogue, npu
 from npusim.errors import ConfigError
-from npusim.simulate import simulate
+from npusim.simulation import simulate
 from npusim.trace import read
 
 WORKLOADS = catalogue.names("workloads")
@@ -16,7 +16,7 @@ SMALL = [name for name in WORKLOADS if name in ("tiny-cnn", "mobilenetv2-swu")]
 
 @pytest.fixture(scope="module")
 def edge():
-    return hardware.load("edge-16x16")
+    return npu.load("edge-16x16")
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

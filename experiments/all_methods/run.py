@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from npusim import atomic, catalogue, hardware, method, provenance, trace
+from npusim import atomic, catalogue, method, npu, provenance, trace
 from npusim.method_runs import compare_methods
 
 HERE = Path(__file__).parent
@@ -38,7 +38,7 @@ MCUNET = ("mcunetv3:scheme=100KB", "mcunetv3:scheme=49KB", "mcunetv3:scheme=last
 def rows_of(network: str, machine: str) -> tuple[list[dict], dict[str, str], dict]:
     """Table rows, misfits and provenance of one network on one machine."""
     start = time.time()
-    graph, hw = trace.read(catalogue.find("workloads", network)), hardware.load(machine)
+    graph, hw = trace.read(catalogue.find("workloads", network)), npu.load(machine)
     masks = MASKED_VGG if network == "vgg16-bn" else MASKED
     extra = MCUNET if network == "mcunet-5fps" else ()
     names = list(dict.fromkeys([*method.names(), *VARIANTS, *masks, *extra]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from npusim import catalogue, hardware, method, trace
+from npusim import catalogue, method, npu, trace
 from npusim.method_runs import PlanRun, simulate_plan, times_of
 from npusim.methods import fractrain
 
@@ -15,7 +15,7 @@ class _Bench:
     """Dense runs of networks, made once."""
 
     def __init__(self) -> None:
-        self.machine = hardware.load(MACHINE)
+        self.machine = npu.load(MACHINE)
         self.dense: dict[str, PlanRun] = {}
 
     def base(self, net: str) -> PlanRun:

@@ -18,10 +18,10 @@ from pathlib import Path
 import pandas as pd
 from headlines import headlines
 
-from npusim import atomic, catalogue, hardware, method, rewrite, trace
+from npusim import atomic, catalogue, method, npu, rewrite, trace
 from npusim.graph import Conv, StepGraph
 from npusim.methods import fractrain, gradient_filtering, mcunetv3, packnet, sltt, sparcl
-from npusim.simulate import simulate
+from npusim.simulation import simulate
 from npusim.synthesis import from_layers
 
 HERE = Path(__file__).parent
@@ -107,7 +107,7 @@ def flops(net: str, classes: int, layers: int, r: int) -> int:
 
 def measured() -> pd.DataFrame:
     """Backward speedup of single layers (E + G + filter, batch 32): simulated beside measured ones."""
-    machine = hardware.load(MACHINE)
+    machine = npu.load(MACHINE)
     rows = []
     for channels, height, width, cpu2, cpu4, gpu2, gpu4 in LAYERS:
         graph = one_layer(channels, height, width)

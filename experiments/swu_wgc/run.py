@@ -20,14 +20,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from npusim import catalogue, hardware, provenance, structure, trace
+from npusim import catalogue, npu, provenance, structure, trace
 from npusim.energy import table as energy_table
 from npusim.energy.area import area
 from npusim.graph import Conv, Op, StepGraph, Tensor, Vector
 from npusim.mapping.lower import _Tiles
 from npusim.mapping.problem import problems
 from npusim.masks import Mask
-from npusim.simulate import simulate
+from npusim.simulation import simulate
 from npusim.trace.reshape import reshape
 
 HERE = Path(__file__).parent
@@ -61,7 +61,7 @@ def recorded(network: str, epoch: str, size: int, batch: int) -> StepGraph:
 def density_point(job: tuple[str, float]) -> list[dict]:
     """(a) One layer, one structure and density, every dataflow."""
     kind, density = job
-    hw = hardware.load(MACHINE)
+    hw = npu.load(MACHINE)
     shape = (LAYER.k, LAYER.c, LAYER.r, LAYER.s)
     bits = structure.generate(shape, structure.Structure(kind), density, 1)
     if not bits.any():
@@ -93,7 +93,7 @@ def _gain(dense, run) -> dict:
 def recorded_point(job: tuple[str, str, int, int, tuple[str, ...], str]) -> dict[str, list[dict]]:
     """(b), (d) One recorded step at one size and batch, WGC alone; per layer and in all."""
     network, epoch, size, batch, dataflows, selection = job
-    hw = hardware.load(MACHINE)
+    hw = npu.load(MACHINE)
     step = wgc(recorded(network, epoch, size, batch))
     if selection != "recorded":
         step = structure.coarsened_step(step, structure.Structure(selection), "equal_count")
@@ -163,7 +163,7 @@ def machine_point(job: tuple[str, dict]) -> dict:
     """(c) Another array or other buffers: reduction-window against dense on ResNet-18, WGC alone."""
     label, changes = job
     base = "edge-32x32" if label == "array 32x32" else MACHINE
-    hw = hardware.load(base).replace(changes)
+    hw = npu.load(base).replace(changes)
     step = wgc(recorded("resnet18-swu", "middle", 224, 1))
     dense, run = simulate(step, hw), simulate(step, hw, "reduction-window")
     mm2 = area(hw, energy_table.load(hw.energy.table)).mm2
@@ -186,7 +186,7 @@ def machines(quick: bool) -> list[tuple[str, dict]]:
 def step_point(job: tuple[str, int]) -> list[dict]:
     """(e) The whole step, and what choosing the elements costs."""
     network, size = job
-    hw = hardware.load(MACHINE)
+    hw = npu.load(MACHINE)
     graph = recorded(network, "middle", size, 1)
     dense = simulate(graph, hw)
     chosen = simulate(selection(graph), hw)

@@ -70,9 +70,9 @@ def _about(kind: str, name: str) -> str:
         return f"{len(graph.ops)} operations, {text.count(sum(op.macs for op in graph.ops))} MACs, {updates}"
 
     def of_hardware() -> str:
-        from npusim import hardware
+        from npusim import npu
 
-        return str(hardware.load(name)).partition(": ")[2]
+        return str(npu.load(name)).partition(": ")[2]
 
     def of_energy() -> str:
         from npusim.energy import table
@@ -118,9 +118,9 @@ def show(kind: Kind, name: Name, json: options.Json = False) -> None:
 
 
 def _hardware(name: str) -> tuple[Any, list[str]]:
-    from npusim import hardware
+    from npusim import npu
 
-    machine = hardware.load(name)
+    machine = npu.load(name)
     value = machine.model_dump()
     leaves = [(key, shown) for key, shown in _leaves(value) if key not in ("name", "description", "source")]
     return value, [str(machine), machine.description, f"source: {machine.source}", "", *_aligned(leaves)]

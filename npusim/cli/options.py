@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from npusim.graph import StepGraph
-    from npusim.hardware import Hardware
+    from npusim.npu import Hardware
     from npusim.provenance import Request
 
 DATAFLOWS = "dense-os,selective-row,channel-skipping,reduction-spatial"
@@ -88,7 +88,7 @@ def prepare(
     """Step and machine of a request, and the request with files and changed keys filled in."""
     from dataclasses import replace
 
-    from npusim import catalogue, engine, hardware
+    from npusim import catalogue, engine, npu
     from npusim.errors import ConfigError, closest
 
     if request.engine not in engine.ENGINES:
@@ -96,7 +96,7 @@ def prepare(
         suggestion = closest(request.engine, list(engine.ENGINES))
         raise ConfigError(f"--engine {request.engine!r} is not an engine{suggestion}; known: {known}")
     changes = settings_of(settings or [])
-    machine = hardware.load(request.hardware)
+    machine = npu.load(request.hardware)
     machine = machine.replace(changes) if changes else machine
     files = {name: catalogue.find("dataflows", name) for name in dataflows}
     source, graph = step_of(request.workload)

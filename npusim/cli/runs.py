@@ -53,7 +53,7 @@ def run(
     request = Request(workload, hardware, {}, input_size, batch, engine, energy)
     _check(out)
     with working(f"simulating {dataflow}"), _laws():
-        from npusim.simulate import simulate
+        from npusim.simulation import simulate
 
         graph, machine, request = options.prepare(request, names, changes)
         result = simulate(graph, machine, names[0], engine, energy)

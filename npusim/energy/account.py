@@ -28,7 +28,7 @@ from npusim.counters import COUNTERS
 from npusim.energy import area, sram
 from npusim.energy.table import ORDER, EnergyTable
 from npusim.errors import ConfigError
-from npusim.hardware import Hardware
+from npusim.npu import Hardware
 
 if TYPE_CHECKING:
     import numpy as np

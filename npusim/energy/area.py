@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from npusim.energy import sram
 from npusim.energy.table import EnergyTable
-from npusim.hardware import Buffer, Hardware
+from npusim.npu import Buffer, Hardware
 
 BUFFERS = ("a", "b", "accumulator", "mask")
 SRAM_CONFIDENCE = "medium"

@@ -9,7 +9,7 @@ import numpy as np
 from npusim.program import TileProgram
 
 if TYPE_CHECKING:
-    from npusim.hardware import Hardware
+    from npusim.npu import Hardware
 
 MAX_CYCLES = 2**62
 ENGINES = ("fast", "simpy")

@@ -18,7 +18,7 @@ from npusim.mapping.tiling import Tiling, tap_lines, tile_extents, tile_starts
 from npusim.reduction_kernels import reduction_grid, row_compaction_grid
 
 if TYPE_CHECKING:
-    from npusim.hardware import Hardware
+    from npusim.npu import Hardware
 
 Schedule = Callable[..., tuple[int, int]]
 

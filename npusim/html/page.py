@@ -18,7 +18,7 @@ from npusim import breakdown, plot, report, text
 
 if TYPE_CHECKING:
     from npusim.compare import Comparison
-    from npusim.simulate import Run
+    from npusim.simulation import Run
 
 ALTERNATIVE = {
     "speedup": "Bars: speedup and energy gain of each dataflow per phase; the numbers are in the table of phases.",

@@ -25,8 +25,8 @@ from npusim.mapping.problem import Problem, problems
 from npusim.mapping.tiling import Tiling, candidates, image_extents, tap_lines, tile_cycles, tile_extents, tile_starts
 
 if TYPE_CHECKING:
-    from npusim.hardware import Hardware
     from npusim.masks import Mask
+    from npusim.npu import Hardware
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from npusim.graph import TAPS
 from npusim.mapping.problem import Problem
 
 if TYPE_CHECKING:
-    from npusim.hardware import Hardware
     from npusim.masks import Mask
+    from npusim.npu import Hardware
 
 
 MASKED_CANDIDATES, OTHER_CANDIDATES, NEAR = 8, 4, 1.2

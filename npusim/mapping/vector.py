@@ -33,8 +33,8 @@ from npusim.graph import Op, Pool, StepGraph, Vector
 from npusim.mapping import _kernels
 
 if TYPE_CHECKING:
-    from npusim.hardware import Hardware
     from npusim.masks import Mask
+    from npusim.npu import Hardware
 
 # (kind, phase or '' for any) -> (sweeps over the inputs, lane operations per element over all sweeps)
 COSTS = {

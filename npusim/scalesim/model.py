@@ -14,7 +14,7 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-from npusim import array_timing, hardware
+from npusim import array_timing, npu
 from npusim.scalesim.config import Config
 from npusim.scalesim.topology import Layer
 
@@ -58,9 +58,9 @@ class Traffic(NamedTuple):
 
 
 @cache
-def array(rows: int, cols: int) -> hardware.Array:
+def array(rows: int, cols: int) -> npu.Array:
     """The preset's array with another size."""
-    return hardware.load(PRESET).replace({"array.rows": rows, "array.cols": cols}).array
+    return npu.load(PRESET).replace({"array.rows": rows, "array.cols": cols}).array
 
 
 def counts(dataflow: str, m: int, k: int, n: int, rows: int, cols: int) -> Counts:

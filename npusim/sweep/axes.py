@@ -67,7 +67,7 @@ class Interval:
 @cache
 def machine_keys() -> Mapping[str, Any]:
     """Every key of a machine: dotted path -> pydantic field."""
-    from npusim.hardware import Hardware
+    from npusim.npu import Hardware
 
     return {key: field for key, field in _leaves(Hardware, "") if key not in ("name", "description", "source")}
 

@@ -15,10 +15,10 @@ from npusim.energy import account, area, sram
 from npusim.energy.table import EnergyTable
 from npusim.errors import NpusimError
 from npusim.graph import PHASES
-from npusim.hardware import Hardware
 from npusim.mapping.lower import lower
 from npusim.method_runs import machine_of, times_of
-from npusim.simulate import Run, _timing
+from npusim.npu import Hardware
+from npusim.simulation import Run, op_timing
 from npusim.sweep.metrics import METRICS
 from npusim.sweep.points import Job, Resource, read_step, reshaped
 from npusim.verify import verify
@@ -66,7 +66,7 @@ class Evaluator:
         return method.apply(chosen, graph, times, **parameters)
 
     def _run(self, job: Job, graph: StepGraph, hw: Hardware, priced: Hardware) -> Run:
-        """`npusim.simulate.simulate`, with what was read before at hand; `priced` is the machine of the prices."""
+        """`npusim.simulation.simulate`, with what was read before at hand; `priced` is the machine of the prices."""
         flows = {name: self._once(("flow", digest), partial(self._flow, digest)) for name, digest in job.dataflows}
         chosen = flows[job.dataflows[0][0]]
         while job.method and chosen.selective and not graph.update_masks:
@@ -74,7 +74,7 @@ class Evaluator:
         lowered = lower(graph, chosen, hw, flows.__getitem__)
         verify(lowered.program, hw)
         schedule = engine.run(lowered.program, engine.unit_capacity(hw), job.engine)
-        timing = _timing(lowered, schedule)
+        timing = op_timing(lowered, schedule)
         prices = self._once(("prices", job.machine, job.energy), lambda: self._prices(job, priced))
         spent = account.apply(lowered.counts, timing["cycles"], priced, prices)
         run = Run(graph, hw, chosen.name, job.engine, lowered, schedule, energy=spent, **timing)

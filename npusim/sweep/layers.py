@@ -14,7 +14,7 @@ from npusim.sweep import analysis
 if TYPE_CHECKING:
     import pandas as pd
 
-    from npusim.simulate import Run
+    from npusim.simulation import Run
 
 MOST = 8
 

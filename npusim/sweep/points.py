@@ -13,13 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from npusim import catalogue, engine, hardware
+from npusim import catalogue, engine, npu
 from npusim.errors import ConfigError, NpusimError, closest
 from npusim.sweep.axes import RUN_KEYS
 
 if TYPE_CHECKING:
     from npusim.graph import StepGraph
-    from npusim.hardware import Hardware
+    from npusim.npu import Hardware
     from npusim.sweep.spec import Limit, Spec
 
 # Code that decides no number: changing it leaves stored results valid.
@@ -164,7 +164,7 @@ class Resolver:
         return machine.model_dump_json(), machine.digest(), digest, amounts
 
     def _hardware(self, _: str, name: str) -> Hardware:
-        return hardware.load(name)
+        return npu.load(name)
 
     def _energy(self, _: str, name: str):
         from npusim.energy import sram, table

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from npusim import hardware
+from npusim import npu
 from npusim.graph import Conv, Op, StepGraph
-from npusim.simulate import Run, simulate
+from npusim.simulation import Run, simulate
 from npusim.validate.result import Cells, Row, Validation, read
 
 SHAPE = ("n", "c", "h", "k", "r", "stride", "padding", "groups")
@@ -51,7 +51,7 @@ def _rows(line: int, layer: str, dims: Conv, measured: dict[str, float]) -> list
 def _simulate(name: str, dims: Conv) -> Run:
     step = StepGraph(name, (Op(name or "layer", "forward", "conv", dims, param="weight"),), {})
     step.verify()
-    return simulate(step, hardware.load("eyeriss"), "row-stationary")
+    return simulate(step, npu.load("eyeriss"), "row-stationary")
 
 
 def _results(run: Run, dims: Conv) -> dict[str, float]:

@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from npusim import array_timing, dma, hardware
+from npusim import array_timing, dma, npu
 from npusim.validate.result import EQUAL, Bound, Cells, Row, Validation, read
 
 COLUMNS = (
@@ -73,7 +73,7 @@ def _transfer(cells: Cells, source: str, rows: int, cols: int, write: bool) -> i
     return transfer_cycles(machine(source, rows, cols), blocks, latency, write)
 
 
-def transfer_cycles(preset: hardware.Hardware, blocks: int, latency_cycles: int, write: bool) -> int:
+def transfer_cycles(preset: npu.Hardware, blocks: int, latency_cycles: int, write: bool) -> int:
     """Blocks as large as the array: inputs come in, sums go out. A preset's clock makes 1 ns one cycle."""
     bits = preset.precision.accumulator_bits if write else preset.precision.activation_bits
     row_bytes = preset.array.cols * bits // 8
@@ -91,9 +91,9 @@ def _end_to_end(cells: Cells) -> tuple[int | None, str]:
 
 
 @cache
-def machine(source: str, rows: int, cols: int) -> hardware.Hardware:
+def machine(source: str, rows: int, cols: int) -> npu.Hardware:
     """The preset of a source with another array size; a command that is one block follows the array's rows."""
-    preset = hardware.load(PRESETS[source])
+    preset = npu.load(PRESETS[source])
     changes = {"array.rows": rows, "array.cols": cols}
     if preset.array.timing.command_vectors == preset.array.rows:
         changes["array.timing.command_vectors"] = max(rows, preset.array.timing.least_vectors)

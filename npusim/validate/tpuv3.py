@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npusim import array, engine, hardware
+from npusim import array, engine, npu
 from npusim import program as tp
 from npusim.folding import ceil_div
 from npusim.validate.result import Bound, Cells, Row, Validation, read
@@ -21,7 +21,7 @@ from npusim.validate.result import Bound, Cells, Row, Validation, read
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from npusim.hardware import Hardware
+    from npusim.npu import Hardware
 
 COLUMNS = ("Workload", "TPUv3")
 WORD_BYTES = 4
@@ -92,7 +92,7 @@ class _Program:
 
 def validate(path: str | Path, configs: Path | None = None) -> Validation:
     """Every row of a file with COLUMNS."""
-    machine = hardware.load("tpuv3")
+    machine = npu.load("tpuv3")
     return Validation("tpuv3", [_row(cells, machine) for cells in read(path, COLUMNS)], BOUNDS, NOT_MODELLED)
 
 

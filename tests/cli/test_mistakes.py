@@ -9,7 +9,7 @@ import pytest
 
 from npusim import catalogue
 from npusim.errors import BrokenLaw
-from npusim.simulate import Run
+from npusim.simulation import Run
 
 
 @pytest.mark.parametrize(

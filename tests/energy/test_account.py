@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from npusim import hardware
+from npusim import npu
 from npusim.counters import COUNTERS, index
 from npusim.energy import account, area, sram, table
 from npusim.errors import ConfigError
@@ -18,7 +18,7 @@ def figures():
 
 @pytest.fixture(scope="module")
 def edge():
-    return hardware.load("edge-16x16")
+    return npu.load("edge-16x16")
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_low_confidence_and_extrapolation_are_in_the_provenance(edge, numbers, f
     assert lines[0] == "energy table generic-28nm, 28 nm"
     assert any(line.startswith("dram: IDD4R") and line.endswith("(low confidence)") for line in lines)
     assert not any(line.startswith("note") for line in lines)
-    mcu = hardware.load("mcu-8x8")
+    mcu = npu.load("mcu-8x8")
     priced = account.prices(mcu, table.load(mcu.energy.table), figures)
     assert len(priced.notes) == 1 and priced.notes[0].startswith("buffer mask: SRAM bank size in bytes = 4096")
     assert priced.confidence["sram_mask"] == "low" and priced.confidence["sram_a"] == "medium"
@@ -123,7 +123,7 @@ def test_table_and_machine_must_agree_on_the_node(edge, figures):
 
 @pytest.mark.parametrize("name", ["edge-16x16", "edge-32x32", "mcu-8x8", "server-128x128"])
 def test_every_preset_can_be_priced(name, figures):
-    machine = hardware.load(name)
+    machine = npu.load(name)
     priced = account.prices(machine, table.load(machine.energy.table), figures)
     assert all(price.pj > 0 for counter, price in priced.per_count.items() if counter != "macs_skipped")
     assert set(priced.sources) == set(priced.confidence) == set(account.COMPONENTS)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from npusim import hardware
+from npusim import npu
 from npusim.energy import area, sram, table
 
 
 def test_mcu_by_hand():
-    machine = hardware.load("mcu-8x8")
+    machine = npu.load("mcu-8x8")
     result = area.area(machine, table.load("generic-45nm"))
     # PE: int8+int32 MAC 419 um2; registers 3*8 + 32 + 16*8 = 184 bits = 23 bytes of 47.8 um2 = 1099.4 um2.
     # 64 PEs at a density of 0.7.
@@ -27,5 +27,5 @@ def test_mcu_by_hand():
 
 
 def test_without_the_reduction_spatial_mode_there_is_no_adder_tree():
-    machine = hardware.load("edge-16x16").replace(pe_registers=0)
+    machine = npu.load("edge-16x16").replace(pe_registers=0)
     assert area.area(machine, table.load("generic-28nm")).mm2["adder_tree"] == 0

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from examples import layer_step, random_conv, random_mask, update_step
 
-from npusim import engine, hardware
+from npusim import engine, npu
 from npusim.catalogue import load_dataflow
 from npusim.counters import COUNTERS
 from npusim.errors import CapacityError, ConfigError
 from npusim.graph import Conv, Gemm
 from npusim.mapping.lower import lower
-from npusim.simulate import simulate
+from npusim.simulation import simulate
 
 DATAFLOWS = ("dense-os", "dense-ws", "dense-is", "selective-row", "channel-skipping", "reduction-spatial")
 SMALL = {
@@ -21,13 +21,13 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def edge():
-    return hardware.load("edge-16x16")
+    return npu.load("edge-16x16")
 
 
 @pytest.fixture(scope="module")
 def small():
     energy = {"energy.table": str(_any_size_table())}
-    return hardware.load("edge-16x16").replace({**SMALL, **energy})
+    return npu.load("edge-16x16").replace({**SMALL, **energy})
 
 
 def _any_size_table():

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from npusim import catalogue, hardware, trace
+from npusim import catalogue, npu, trace
 from npusim.synthesis import from_layers
 
 
@@ -13,7 +13,7 @@ def workload(name):
 
 @cache
 def machine(name="edge-16x16"):
-    return hardware.load(name)
+    return npu.load(name)
 
 
 @cache

@@ -10,7 +10,7 @@ from npusim import memory, method, rewrite
 from npusim.errors import CapacityError, NpusimError
 from npusim.method import MisfitError, Part, Plan
 from npusim.method_runs import compare_methods, simulate_plan, times_of
-from npusim.simulate import simulate
+from npusim.simulation import simulate
 
 
 def summary(plan, dataflow="dense-os"):

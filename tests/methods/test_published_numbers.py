@@ -10,7 +10,7 @@ from method_nets import machine, macs, small, workload
 from npusim import method, rewrite
 from npusim.method_runs import simulate_plan, times_of
 from npusim.methods import elastic_trainer, fractrain, gradient_filtering, mcunetv3, packnet, sltt, sparcl
-from npusim.simulate import simulate
+from npusim.simulation import simulate
 
 
 @pytest.mark.parametrize(("scheme", "kib"), [("100KB", "99.84375"), ("last12", "448.046875"), ("49KB", "49.75")])

@@ -41,11 +41,11 @@ def test_measured_layers_keep_their_order():
 
 
 def test_one_measured_layer_is_simulated_as_stored(experiment):
-    from npusim import hardware, method
+    from npusim import method, npu
 
     table = pd.read_csv(HERE / "measured.csv").set_index(["layer", "r"])
     graph = experiment.one_layer(64, 56, 56)
-    machine = hardware.load(experiment.MACHINE)
+    machine = npu.load(experiment.MACHINE)
     step = method.apply("gradient-filtering", graph, r=2, layers=0).parts[0].graph
     ratio = experiment.backward_cycles(graph, machine) / experiment.backward_cycles(step, machine)
     assert ratio == pytest.approx(table.simulated["64@56x56", 2], rel=1e-4)

@@ -7,7 +7,7 @@ import pytest
 from rtl_points import STRUCTURES, Tile, random_tile
 from rtl_simulator import REDUCTION, SYSTOLIC, Measured, mismatches, run
 
-from npusim import catalogue, hardware
+from npusim import catalogue, npu
 from npusim.dataflow import MaskGrid, TileCost, TileGrid
 from npusim.graph import TAPS
 
@@ -18,14 +18,14 @@ ROWS, COLS, REGISTERS, PORT_BYTES = 4, 6, 5, 4
 COUNT = 20
 
 
-def _hardware(overlap: bool) -> hardware.Hardware:
+def _hardware(overlap: bool) -> npu.Hardware:
     changes = {"array.rows": ROWS, "array.cols": COLS, "array.fold_overlap": overlap, "array.pe_registers": REGISTERS}
     changes |= {
         f"buffers.{name}.{key}": value
         for name in "ab"
         for key, value in (("bytes_per_cycle", PORT_BYTES), ("banks", 1))
     }
-    return hardware.load("edge-16x16").replace(changes)
+    return npu.load("edge-16x16").replace(changes)
 
 
 def _cost(dataflow: str, tile: Tile, overlap: bool) -> TileCost:

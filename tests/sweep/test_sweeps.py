@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from steps import HOSTILE, small_step
 
-from npusim import hardware, trace
+from npusim import npu, trace
 from npusim.errors import ConfigError, NpusimError
-from npusim.simulate import simulate
+from npusim.simulation import simulate
 from npusim.sweep import analysis, export, front, sweep
 from npusim.sweep import spec as specs
 from npusim.sweep.metrics import METRICS
@@ -45,7 +45,7 @@ def test_rows_are_those_of_simulate(masked):
     for i in (5, len(table) - 1):
         row = table.loc[i]
         changes = {key: int(row[key]) for key in ("array.rows", "array.cols", "buffers.a.bytes")}
-        run = simulate(step, hardware.load("edge-16x16").replace(changes), row.dataflow)
+        run = simulate(step, npu.load("edge-16x16").replace(changes), row.dataflow)
         assert row.cycles == run.cycles.sum()
         assert row.energy_pj == pytest.approx(run.energy.total_pj, rel=1e-12)
         assert row.grad_weight_cycles == run.phases().cycles["grad_weight"]
@@ -68,9 +68,7 @@ def test_methods_are_those_of_compare_methods(tmp_path):
     }
     table = sweep(description, tmp_path / "s.sqlite", workers=1).frame().set_index("method")
     step = trace.read(tmp_path / "step.npz")
-    expected = (
-        compare_methods(step, hardware.load("edge-16x16"), names, "reduction-spatial").table().set_index("method")
-    )
+    expected = compare_methods(step, npu.load("edge-16x16"), names, "reduction-spatial").table().set_index("method")
     for name in names:
         assert table.cycles[name] == round(expected.cycles[name]), name
         assert table.energy_pj[name] == pytest.approx(expected.energy_pj[name], rel=1e-9)

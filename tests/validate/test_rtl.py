@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npusim import array, array_timing, dma, hardware
+from npusim import array, array_timing, dma, npu
 from npusim.errors import ConfigError
 from npusim.validate import rtl
 from npusim.validate.result import EQUAL, Row, Validation
@@ -72,7 +72,7 @@ def test_no_dataflow_is_faster_on_a_larger_array_than_its_macs_allow():
     last=st.integers(1, 40), overlap=st.booleans(),
 )  # fmt: skip
 def test_the_default_timing_is_the_ideal_array(folds, length, columns, rows, last, overlap):
-    machine = hardware.Array(rows=rows, cols=40, fold_overlap=overlap, pe_registers=0, gating=False)
+    machine = npu.Array(rows=rows, cols=40, fold_overlap=overlap, pe_registers=0, gating=False)
     sums = folds * columns
     for name in ("output_stationary", "operand_stationary"):
         ideal = getattr(array, name)(folds, length, sums, last, rows, overlap)
@@ -83,20 +83,20 @@ def test_the_default_timing_is_the_ideal_array(folds, length, columns, rows, las
 @pytest.mark.parametrize(("write", "blocks", "latency"), [(False, 3, 16), (False, 2, 200), (True, 1, 5), (True, 4, 51),
                                                           (True, 4, 52), (True, 2, 200)])  # fmt: skip
 def test_both_engines_move_blocks_in_the_cycles_of_the_rtl(engine, write, blocks, latency):
-    machine = hardware.load("gemmini-16x16").replace(latency_ns=latency)
+    machine = npu.load("gemmini-16x16").replace(latency_ns=latency)
     closed = latency + 23 + blocks * max(64, latency + 13) if write else 31 + blocks * (latency + 7)
     assert dma.block_cycles(machine, 16 * blocks, 64 if write else 16, write, engine) == closed
 
 
 def test_short_latency_leaves_the_bus_as_the_bound():
     # One row of 16 bytes per cycle: 160 rows, the last one answered 1 + 6 cycles later, 16 cycles around it.
-    machine = hardware.load("gemmini-16x16").replace(latency_ns=0)
+    machine = npu.load("gemmini-16x16").replace(latency_ns=0)
     assert dma.block_cycles(machine, 160, 16, write=False) == 159 + 7 + 16
     assert dma.block_cycles(machine, 0, 16, write=False) == 0
 
 
 def test_requests_are_as_large_as_allowed():
-    machine = hardware.load("gemmini-16x16")
+    machine = npu.load("gemmini-16x16")
     # 130 bytes are three requests of at most 64; 64 bytes take four beats of 16.
     assert dma.requests(machine, 2, 130, write=False)[:2] == (6, 4)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from npusim import hardware
+from npusim import npu
 from npusim.errors import ConfigError
 from npusim.validate import tpuv3
 
@@ -13,7 +13,7 @@ DATA = Path(__file__).parents[2] / "validation" / "tpuv3" / "layers.csv"
 
 @pytest.fixture(scope="module")
 def machine():
-    return hardware.load("tpuv3")
+    return npu.load("tpuv3")
 
 
 def test_errors_are_within_the_bounds():

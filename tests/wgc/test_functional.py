@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from examples import random_conv
 
-from npusim import hardware, structure
+from npusim import npu, structure
 from npusim.catalogue import load_dataflow
 from npusim.functional.execute import execute, im2col, reference
 from npusim.graph import Conv, Op
@@ -26,7 +26,7 @@ TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 
 @pytest.fixture(scope="module")
 def small():
-    return hardware.load("edge-16x16").replace({"array.rows": 4, "array.cols": 8, "array.pe_registers": 3})
+    return npu.load("edge-16x16").replace({"array.rows": 4, "array.cols": 8, "array.pe_registers": 3})
 
 
 def _numbers(rng, dims):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from examples import layer_step
 
-from npusim import hardware
+from npusim import npu
 from npusim.catalogue import load_dataflow
 from npusim.dataflow import MaskGrid, TileGrid
 from npusim.errors import ConfigError
 from npusim.gather_kernels import GATHER_FIELDS, UNION_FIELDS, GatherArray, gather_grid, union_grid
 from npusim.graph import TAPS, Conv
-from npusim.simulate import simulate
+from npusim.simulation import simulate
 from npusim.wgc_kernels import WINDOW, WindowArray, live_lines, window_grid, window_pass, window_plan
 
 OUTPUT_STATIONARY = ("selective-row", "channel-skipping", "kernel-packed", "column-set")
@@ -23,7 +23,7 @@ ARRAY = WindowArray(8, 4, 2, 2, 1, 4, 2)
 
 @pytest.fixture(scope="module")
 def edge():
-    return hardware.load("edge-16x16")
+    return npu.load("edge-16x16")
 
 
 def _tile(bits):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from npusim.dataflow import Dataflow
-    from npusim.hardware import Hardware
+    from npusim.npu import Hardware
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def simulate(
     lowered = lower(graph, chosen, hardware, resolve)
     verify(lowered.program, hardware)
     schedule = engine.run(lowered.program, engine.unit_capacity(hardware), engine_name)
-    timing = _timing(lowered, schedule)
+    timing = op_timing(lowered, schedule)
     table = energy_table.load(energy or hardware.energy.table)
     spent = account(lowered.counts, timing["cycles"], priced_as or hardware, table)
     run = Run(graph, hardware, chosen.name, engine_name, lowered, schedule, energy=spent, **timing)
@@ -166,7 +166,8 @@ def simulate(
     return run
 
 
-def _timing(lowered: Lowered, schedule: Schedule) -> dict[str, np.ndarray]:
+def op_timing(lowered: Lowered, schedule: Schedule) -> dict[str, np.ndarray]:
+    """The columns TIMING of `Run` but drain_cycles, int64 [operations] each."""
     program, ops = lowered.program, len(lowered.plans)
     fences = np.flatnonzero(program.kind == tp.FENCE)
     opening = fences[np.unique(program.op[fences], return_index=True)[1]]
