@@ -6,14 +6,19 @@
 | `conv`         | 1     | `out`, `kernel`, `stride`, `padding`, `dilation`, `groups`, `bias`                       |
 | `linear`       | 1     | `out`, `bias`; the last dimension is the features                                        |
 | `matmul`       | 2     | A[..., M, K] B[..., K, N]; with `transposed` B is [..., N, K]                            |
-| `batch_norm`, `layer_norm` | 1 | scale and shift                                                                 |
-| `activation`, `softmax` | 1 |                                                                                    |
-| `add`, `mul`   | 2     |                                                                                         |
+| `batch_norm`, `layer_norm` | 1 | scale and shift; without shift when `shift` is false                            |
+| `activation`, `softmax` | 1 | `of_input`: the gradient is computed from the input (GELU, SiLU), not from the result |
+| `add`, `mul`   | 2     | `add`: the second may be a `parameter`, the same for every sample                        |
 | `pool`         | 1     | `kernel`, `stride` (default: the kernel), `padding`, `average`; or `size`: adaptive average |
-| `flatten`, `view` | 1  | no operation; `view` takes `shape` behind the batch                                      |
+| `embedding`    | 1     | `rows`, `out`: a table row for every number that is read                                 |
+| `parameter`    | 0     | `shape`, with 1 in place of the batch: learned values (class token, positions)           |
+| `concat`       | 2 ... | `axis` (default 1): copies its inputs one behind the other                               |
+| `flatten`, `view` | 1  | no operation, nor for a transpose; `view` takes `shape` behind the batch                 |
+| `part`         | 1     | no operation: addresses a part of its input; `shape` behind the batch                    |
 | `softmax_loss` | 1     | appended when the list does not end with it                                              |
 
-`inputs` names the layers that are read; it defaults to the one before.
+`inputs` names the layers that are read; it defaults to the one before. `tied` of a linear layer names the layer whose
+weight it shares.
 """
 
 from __future__ import annotations
@@ -25,11 +30,12 @@ from typing import Any
 from npusim.errors import NpusimError, closest
 from npusim.graph import Conv, Dims, Gemm, Pool, Vector
 
-_FLAGS = ("bias", "transposed", "average")
-READS = {"input": 0, "matmul": 2, "add": 2, "mul": 2}
+_FLAGS = ("bias", "transposed", "average", "shift", "of_input")
+MANY = -1
+READS = {"input": 0, "parameter": 0, "matmul": 2, "add": 2, "mul": 2, "concat": MANY}
 KINDS = (
     "input", "conv", "linear", "matmul", "batch_norm", "layer_norm", "activation", "softmax", "add", "mul", "pool",
-    "flatten", "view", "softmax_loss",
+    "embedding", "parameter", "concat", "flatten", "view", "part", "softmax_loss",
 )  # fmt: skip
 Size = int | tuple[int, int]
 
@@ -52,6 +58,11 @@ class Layer:
     transposed: bool = False
     average: bool = False
     size: Size = 0
+    shift: bool = True
+    of_input: bool = False
+    rows: int = 0
+    axis: int = 1
+    tied: str = ""
 
 
 class Misfit(Exception):
@@ -74,9 +85,8 @@ def checked(layers: Iterable[Layer | Mapping[str, Any]], name: str) -> list[Laye
         if not isinstance(value.get("name"), str) or not value["name"] or value.get("kind") not in KINDS:
             bad.append(f"{label}: needs a name and a kind of {', '.join(KINDS)}")
             continue
-        layer = Layer(
-            **{**value, "inputs": value.get("inputs") or (() if i == 0 else (result[-1].name,) if result else ())}
-        )
+        default = (result[-1].name,) if result and READS.get(value["kind"], 1) else ()
+        layer = Layer(**{**value, "inputs": value.get("inputs") or default})
         bad += [f"{label}: {text}" for text in _layer_problems(layer, result)]
         result.append(layer)
     if not result or result[0].kind != "input":
@@ -100,12 +110,27 @@ def _layer_problems(layer: Layer, earlier: list[Layer]) -> list[str]:
         bad += [
             f"reads {i!r}, which no earlier layer is{closest(str(i), names)}" for i in layer.inputs if i not in names
         ]
-        if len(layer.inputs) != needed:
-            bad.append(f"reads {len(layer.inputs)} layers, {layer.kind} reads {needed}")
-    if layer.kind in ("conv", "linear") and not _whole(layer.out, 1):
+        if len(layer.inputs) != needed and (needed != MANY or len(layer.inputs) < 2):
+            wanted = "2 or more" if needed == MANY else needed
+            bad.append(f"reads {len(layer.inputs)} layers, {layer.kind} reads {wanted}")
+    if layer.kind in ("conv", "linear", "embedding") and not _whole(layer.out, 1):
         bad.append(f"out = {layer.out!r}; a whole number from 1 up is needed")
-    if layer.kind in ("input", "view") and not (layer.shape and all(_whole(n, 1) for n in layer.shape)):
+    if layer.kind == "embedding" and not _whole(layer.rows, 1):
+        bad.append(f"rows = {layer.rows!r}; a whole number from 1 up is needed")
+    if layer.kind == "concat" and not _whole(layer.axis, 1):
+        bad.append(f"axis = {layer.axis!r}; a whole number from 1 up is needed")
+    if layer.kind == "parameter" and layer.shape[:1] != (1,):
+        bad.append(f"shape = {layer.shape!r}; the first size must be 1, in place of the batch")
+    if layer.tied and layer.tied not in [item.name for item in earlier if item.kind in ("linear", "embedding")]:
+        bad.append(
+            f"tied = {layer.tied!r}, which no earlier linear or embedding layer is{closest(str(layer.tied), names)}"
+        )
+    if layer.kind in ("input", "view", "part", "parameter") and not (
+        layer.shape and all(_whole(n, 1) for n in layer.shape)
+    ):
         bad.append(f"shape = {layer.shape!r}; whole numbers from 1 up are needed")
+    if layer.tied and layer.kind != "linear":
+        bad.append("only a linear layer can be tied")
     for key, least in (("kernel", 1), ("stride", 0), ("padding", 0), ("dilation", 1), ("size", 0)):
         value = getattr(layer, key)
         parts = value if isinstance(value, tuple) else (value,)
@@ -138,8 +163,13 @@ def shapes(layer: Layer, read: list[tuple[int, ...]]) -> tuple[Dims, tuple[int, 
             return _matmul(layer, *read)
         case "pool":
             return _pool(layer, x)
+        case "embedding":
+            return Vector(product(x) * layer.out, 1), (*x, layer.out)
+        case "concat":
+            return _concat(layer, read)
         case "add" | "mul":
-            if read[0] != read[1]:
+            shared = layer.kind == "add" and read[1] == (1, *read[0][1:])
+            if read[0] != read[1] and not shared:
                 raise Misfit(f"its inputs have the shapes {text_of(read[0])} and {text_of(read[1])}")
     return Vector(product(x)), x
 
@@ -169,6 +199,15 @@ def _matmul(layer: Layer, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[Dims,
     if rows != a[-1]:
         raise Misfit(f"{text_of(a)} has {a[-1]} columns, its second operand {rows} rows")
     return Gemm(product(a[:-2]), a[-2], columns, a[-1]), (*a[:-1], columns)
+
+
+def _concat(layer: Layer, read: list[tuple[int, ...]]) -> tuple[Dims, tuple[int, ...]]:
+    axis, batch = layer.axis, max(shape[0] for shape in read)
+    whole = [(batch if shape[0] == 1 else shape[0], *shape[1:]) for shape in read]
+    if any(len(s) <= axis or (*s[:axis], *s[axis + 1 :]) != (*whole[0][:axis], *whole[0][axis + 1 :]) for s in whole):
+        raise Misfit(f"its inputs {', '.join(map(text_of, read))} differ in more than axis {axis}")
+    shape = (*whole[0][:axis], sum(s[axis] for s in whole), *whole[0][axis + 1 :])
+    return Vector(product(shape), 1), shape
 
 
 def _pool(layer: Layer, x: tuple[int, ...]) -> tuple[Dims, tuple[int, ...]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,17 @@ def from_file(path: str | Path) -> StepGraph:
 
 @dataclass(slots=True)
 class _Value:
-    """What a layer computes: its tensor, its shape now (views change it), whether a gradient is wanted."""
+    """What a layer computes: its tensor, its shape now (views change it), whether a gradient is wanted.
+
+    Gradients are gathered under `key`, which is the tensor unless the value is only a part of it or a parameter;
+    their tensor has the shape `grad_shape`.
+    """
 
     tensor: str
     shape: tuple[int, ...]
     wanted: bool
+    key: str
+    grad_shape: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -88,12 +94,17 @@ class _Step:
     records: list[_Record] = field(default_factory=list)
     parameters: list[str] = field(default_factory=list)
     gradients: dict[str, str] = field(default_factory=dict)
-    waiting: list[tuple[str, str]] = field(default_factory=list)
+    waiting: list[tuple[_Value, str]] = field(default_factory=list)
+    weight_gradients: dict[str, str] = field(default_factory=dict)
+    first_part: dict[str, str] = field(default_factory=dict)
     _used: dict[str, int] = field(default_factory=dict)
 
-    def tensor(self, name: str, shape: tuple[int, ...], kind: str, grad_of: str = "") -> str:
+    def _unique(self, name: str) -> str:
         self._used[name] = self._used.get(name, 0) + 1
-        name = name if self._used[name] == 1 else f"{name}@{self._used[name]}"
+        return name if self._used[name] == 1 else f"{name}@{self._used[name]}"
+
+    def tensor(self, name: str, shape: tuple[int, ...], kind: str, grad_of: str = "") -> str:
+        name = self._unique(name)
         self.tensors[name] = Tensor(name, shape, kind, grad_of=grad_of)
         return name
 
@@ -105,48 +116,93 @@ class _Step:
     def forward(self, layer: Layer) -> None:
         if layer.kind == "input":
             name = self.tensor("input", layer.shape, "activation")
-            self.values[layer.name] = _Value(name, layer.shape, False)
+            self.values[layer.name] = _Value(name, layer.shape, False, name, layer.shape)
             return
         reads = [self.values[name] for name in layer.inputs]
-        first = reads[0]
-        if layer.kind in ("flatten", "view"):
-            rest = layer.shape or (product(first.shape[1:]),)
-            if product(rest) * first.shape[0] != product(first.shape):
-                raise Misfit(f"{text_of(first.shape)} cannot be viewed as {text_of((first.shape[0], *rest))}")
-            self.values[layer.name] = _Value(first.tensor, (first.shape[0], *rest), first.wanted)
+        if layer.kind in ("flatten", "view", "part"):
+            self._view(layer, reads[0])
+            return
+        if layer.kind == "parameter":
+            name = self.parameter(layer, "weight", layer.shape)
+            value = _Value(name, layer.shape, True, f"{layer.name}:y", layer.shape)
+            self.values[layer.name] = value
+            self.records.append(_Record(layer, Vector(product(layer.shape)), [], value))
             return
         dims, shape = shapes(layer, [value.shape for value in reads])
-        inputs, param = [value.tensor for value in reads], ""
-        if layer.kind in ("conv", "linear"):
-            assert isinstance(dims, Conv)
-            taps = (dims.r, dims.s) if layer.kind == "conv" else ()
-            param = self.parameter(layer, "weight", (dims.k, dims.c // dims.groups, *taps))
-        elif layer.kind in ("batch_norm", "layer_norm"):
-            features = (first.shape[1 if layer.kind == "batch_norm" else -1],)
-            param = self.parameter(layer, "weight", features)
-        if layer.bias or layer.kind in ("batch_norm", "layer_norm"):
-            self.parameter(layer, "bias", (layer.out,) if layer.bias else self.tensors[param].shape)
+        param = self._parameters(layer, dims, reads[0].shape)
         output = self.tensor(f"{layer.name}:y", shape, "activation")
         wanted = bool(param) or any(value.wanted for value in reads)
-        self.values[layer.name] = _Value(output, shape, wanted)
-        names = dict.fromkeys([*inputs, *([param] if param else [])])
-        self.ops.append(Op(layer.name, "forward", layer.kind, dims, tuple(names), (output,), param))
-        self.records.append(_Record(layer, dims, reads, self.values[layer.name]))
+        value = _Value(output, shape, wanted, output, shape)
+        self.values[layer.name] = value
+        names = [*(value.tensor for value in reads), *([param] if param else [])]
+        inputs = tuple(names if layer.kind == "matmul" else dict.fromkeys(names))
+        kind = "elementwise" if layer.kind in ("embedding", "concat") else layer.kind
+        self.ops.append(Op(layer.name, "forward", kind, dims, inputs, (output,), param))
+        self.records.append(_Record(layer, dims, reads, value))
+
+    def _view(self, layer: Layer, source: _Value) -> None:
+        """Another arrangement of a value, or a part of it: no operation."""
+        shape = (source.shape[0], *(layer.shape or (product(source.shape[1:]),)))
+        if layer.kind == "part":
+            if product(shape) > product(source.shape):
+                raise Misfit(f"{text_of(source.shape)} has no part {text_of(shape)}")
+            value = replace(source, shape=shape, key=f"{layer.name}:y", grad_shape=shape)
+            self.first_part.setdefault(source.key, layer.name)
+            self.records.append(_Record(layer, Vector(product(source.shape), 1), [source], value))
+        elif product(shape) != product(source.shape):
+            raise Misfit(f"{text_of(source.shape)} cannot be viewed as {text_of(shape)}")
+        else:
+            value = replace(source, shape=shape)
+        self.values[layer.name] = value
+
+    def _parameters(self, layer: Layer, dims: Dims, x: tuple[int, ...]) -> str:
+        """Make the layer's parameters; the name of its weight, '' when it has none."""
+        match layer.kind:
+            case "conv" | "linear":
+                assert isinstance(dims, Conv)
+                taps = (dims.r, dims.s) if layer.kind == "conv" else ()
+                shape: tuple[int, ...] = (dims.k, dims.c // dims.groups, *taps)
+            case "batch_norm" | "layer_norm":
+                shape = (x[1 if layer.kind == "batch_norm" else -1],)
+            case "embedding":
+                shape = (layer.rows, layer.out)
+            case _:
+                return ""
+        param = f"{layer.tied}.weight" if layer.tied else self.parameter(layer, "weight", shape)
+        if self.tensors[param].shape != shape:
+            raise Misfit(f"the weight of {layer.tied!r} is {text_of(self.tensors[param].shape)}, not {text_of(shape)}")
+        if layer.bias or (layer.kind in ("batch_norm", "layer_norm") and layer.shift):
+            self.parameter(layer, "bias", shape[:1])
+        return param
 
     def backward(self) -> None:
+        parts: dict[str, list[str]] = {}
         for record in reversed(self.records):
-            if record.result.wanted and (record.layer.kind == "softmax_loss" or record.result.tensor in self.gradients):
+            arrived = record.layer.kind == "softmax_loss" or record.result.key in self.gradients
+            if record.layer.kind == "part":
+                self._part(record, parts)
+            elif record.result.wanted and arrived:
                 self._gradients_of(record)
-                for value, gradient in self.waiting:
-                    self._arrive(value, gradient)
-                self.waiting.clear()
+            for value, gradient in self.waiting:
+                self._arrive(value, gradient)
+            self.waiting.clear()
+
+    def _part(self, record: _Record, parts: dict[str, list[str]]) -> None:
+        """The gradient of a value that is read in parts: theirs are copied into it, the rest is zero."""
+        (source,) = record.reads
+        found = parts.setdefault(source.key, [])
+        if record.result.key in self.gradients:
+            found.append(self.gradients[record.result.key])
+        if self.first_part[source.key] == record.layer.name and found and source.wanted:
+            self._to(record, source, tuple(found[::-1]), kind="elementwise")
 
     def _gradients_of(self, record: _Record) -> None:
         layer, reads, y = record.layer, record.reads, record.result.tensor
-        dy = self.gradients.get(y, "")
-        weight, x = f"{layer.name}.weight", reads[0]
+        dy = self.gradients.get(record.result.key, "")
+        weight = f"{layer.tied or layer.name}.weight"
         match layer.kind:
             case "conv" | "linear":
+                x = reads[0]
                 if x.wanted:
                     self._to(record, x, (dy, weight), weight)
                 self._parameter_gradient(record, weight, (dy, x.tensor), layer.kind, record.dims)
@@ -154,24 +210,41 @@ class _Step:
                     elements = self.tensors[y].elements
                     self._parameter_gradient(record, f"{layer.name}.bias", (dy,), "bias_grad", Vector(elements))
             case "batch_norm" | "layer_norm":
-                extra = tuple(
-                    self.tensor(f"{p}.grad", self.tensors[p].shape, "weight_gradient", p)
-                    for p in (weight, f"{layer.name}.bias")
-                )
-                self._to(record, x, (dy, x.tensor), weight, extra)
+                names = (weight, f"{layer.name}.bias") if layer.shift else (weight,)
+                extra = tuple(self._new_weight_gradient(name) for name in names)
+                self._to(record, reads[0], (dy, reads[0].tensor), weight, extra)
+            case "embedding":
+                self._parameter_gradient(record, weight, (dy,), "elementwise", record.dims)
+            case "parameter":
+                total = Vector(self.tensors[dy].elements)
+                self._parameter_gradient(record, weight, (dy,), "bias_grad", total)
             case "add":
-                for value in reads:
-                    if value.wanted:
-                        self.waiting.append((value.tensor, dy))
+                self.waiting += [(value, dy) for value in reads if value.wanted]
+            case "concat":
+                self._split(record, dy)
             case "matmul" | "mul":
                 self._two_operands(record, dy)
             case "softmax_loss":
-                self._to(record, x, (y,))
+                self._to(record, reads[0], (y,))
             case "pool":
                 keeps = layer.size == 0 and not layer.average
-                self._to(record, x, (dy, x.tensor) if keeps else (dy,))
+                self._to(record, reads[0], (dy, reads[0].tensor) if keeps else (dy,))
             case _:
-                self._to(record, x, (dy, y))
+                self._to(record, reads[0], (dy, reads[0].tensor if layer.of_input else y))
+
+    def _split(self, record: _Record, dy: str) -> None:
+        """The gradient of a concatenation is copied apart, in one operation."""
+        batch = record.result.shape[0]
+        outputs, elements = [], 0
+        for value in record.reads:
+            if value.wanted:
+                shape = value.grad_shape if value.shape[0] == batch else (batch, *value.shape[1:])
+                gradient = self._new_gradient(value, shape)
+                outputs.append(gradient)
+                elements += product(shape)
+                self.waiting.append((value, gradient))
+        dims = Vector(elements, 1)
+        self.ops.append(Op(record.layer.name, "grad_input", "elementwise", dims, (dy,), tuple(outputs)))
 
     def _two_operands(self, record: _Record, dy: str) -> None:
         """dA = dC B^T, dB = A^T dC; of a product of equal shapes, dA = dC * B, dB = A * dC."""
@@ -185,6 +258,10 @@ class _Step:
                 dims = Gemm(n.batch, n.m, n.k, n.n) if value is a else Gemm(n.batch, n.k, n.n, n.m)
             self._to(record, value, (dy, other.tensor), dims=dims)
 
+    def _new_gradient(self, value: _Value, shape: tuple[int, ...]) -> str:
+        of = value.tensor if self.tensors[value.tensor].kind == "activation" else ""
+        return self.tensor(f"{value.key}.grad", shape, "gradient", of)
+
     def _to(
         self,
         record: _Record,
@@ -193,44 +270,59 @@ class _Step:
         param: str = "",
         extra: tuple[str, ...] = (),
         dims: Dims | None = None,
+        kind: str = "",
     ) -> None:
         """One grad_input op; its result waits for the layer's other gradients, as autograd adds them last."""
         outputs = extra
         if value.wanted:
-            shape = self.tensors[value.tensor].shape
-            outputs = (self.tensor(f"{value.tensor}.grad", shape, "gradient", value.tensor), *extra)
+            outputs = (self._new_gradient(value, value.grad_shape), *extra)
+            self.waiting.append((value, outputs[0]))
         layer = record.layer
-        self.ops.append(Op(layer.name, "grad_input", layer.kind, dims or record.dims, inputs, outputs, param))
-        if value.wanted:
-            self.waiting.append((value.tensor, outputs[0]))
+        self.ops.append(Op(layer.name, "grad_input", kind or layer.kind, dims or record.dims, inputs, outputs, param))
 
-    def _arrive(self, value: str, gradient: str) -> None:
+    def _arrive(self, value: _Value, gradient: str) -> None:
         """Note a gradient of `value`; a second one is added to the first."""
-        if value not in self.gradients:
-            self.gradients[value] = gradient
+        if value.key not in self.gradients:
+            self.gradients[value.key] = gradient
             return
-        tensor = self.tensors[value]
-        total = self.tensor(f"{value}.grad", tensor.shape, "gradient", value)
-        inputs = (self.gradients[value], gradient)
-        name = f"{value.split(':')[0]}.accumulate"
-        self._used[name] = self._used.get(name, 0) + 1
-        name = name if self._used[name] == 1 else f"{name}@{self._used[name]}"
-        self.ops.append(Op(name, "grad_input", "add", Vector(tensor.elements), inputs, (total,)))
-        self.gradients[value] = total
+        total = self._new_gradient(value, self.tensors[gradient].shape)
+        inputs = (self.gradients[value.key], gradient)
+        name = self._unique(f"{value.key.split(':')[0]}.accumulate")
+        self.ops.append(Op(name, "grad_input", "add", Vector(self.tensors[total].elements), inputs, (total,)))
+        self.gradients[value.key] = total
+
+    def _new_weight_gradient(self, param: str) -> str:
+        """The tensor of one gradient of `param`; the update reads it unless another is added to it."""
+        name = self.tensor(f"{param}.grad", self.tensors[param].shape, "weight_gradient", param)
+        self.weight_gradients[param] = name
+        return name
 
     def _parameter_gradient(self, record: _Record, param: str, inputs: tuple[str, ...], kind: str, dims: Dims) -> None:
-        out = self.tensor(f"{param}.grad", self.tensors[param].shape, "weight_gradient", param)
+        before = self.weight_gradients.get(param)
+        out = self._new_weight_gradient(param)
         self.ops.append(Op(record.layer.name, "grad_weight", kind, dims, inputs, (out,), param))
+        if before:
+            total, elements = self._new_weight_gradient(param), Vector(self.tensors[param].elements)
+            name = self._unique(f"{param}.accumulate")
+            self.ops.append(Op(name, "grad_weight", "add", elements, (before, out), (total,), param))
 
     def updates(self, optimizer: str) -> None:
         for param in self.parameters:
-            if f"{param}.grad" not in self.tensors:
+            if param not in self.weight_gradients:
                 continue
             shape = self.tensors[param].shape
             state = tuple(self.tensor(f"{param}.{part}", shape, "state") for part in STATES[optimizer])
             module, dims = param.rpartition(".")[0], Vector(self.tensors[param].elements)
             self.ops.append(
-                Op(module, "update", optimizer, dims, (param, f"{param}.grad", *state), (param, *state), param)
+                Op(
+                    module,
+                    "update",
+                    optimizer,
+                    dims,
+                    (param, self.weight_gradients[param], *state),
+                    (param, *state),
+                    param,
+                )
             )
 
 

@@ -11,7 +11,7 @@ from npusim.trace import read
 WORKLOADS = catalogue.names("workloads")
 DENSE = ("dense-os", "dense-ws", "dense-is")
 SELECTIVE = ("selective-row", "channel-skipping", "reduction-spatial")
-SMALL = [name for name in WORKLOADS if name in ("tiny-cnn", "mobilenetv2-swu")]
+SMALL = [name for name in WORKLOADS if name in ("tiny-cnn", "lenet5", "ds-cnn", "mobilenetv2-swu")]
 
 
 @pytest.fixture(scope="module")
@@ -52,5 +52,13 @@ def test_both_engines_agree(edge, name, dataflow):
         np.testing.assert_array_equal(one, other)
 
 
+def test_both_engines_agree_on_attention(edge):
+    step = read(catalogue.find("workloads", "vit-tiny"))
+    fast, slow = (simulate(step, edge, "dense-os", engine_name=name) for name in ("fast", "simpy"))
+    for one, other in zip(fast.schedule, slow.schedule, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_the_catalogue_has_what_the_readme_names():
+    assert {"vit-tiny", "nanogpt-char", "ds-cnn", "lenet5"} <= set(WORKLOADS)
     assert {"resnet18", "resnet18-swu", "vgg16-bn-swu", "mobilenetv2-swu", "tiny-cnn"} <= set(WORKLOADS)

@@ -111,6 +111,9 @@ class _Reshaping:
                 return replace(dims, n=_product(new[:split]))
         if old == new:
             return dims
+        # A view that the step does not list (heads side by side, one row of each sample): rows follow the batch.
+        if old[1:] == new[1:] and dims.n * new[0] % old[0] == 0:
+            return replace(dims, n=dims.n * new[0] // old[0])
         raise self._stuck(op, f"it reads {dims.c} features of {_text(old)}, which would become {_text(new)}")
 
     def _pool(self, op: Op, dims: Pool, new: Shape) -> Pool:
@@ -179,7 +182,8 @@ class _Reshaping:
                 return after
         if all(before == after for before, after in known):
             return old
-        for before, after in known:
+        # A parameter keeps its shape: what the result follows is what changed.
+        for before, after in sorted(known, key=lambda pair: pair[0] == pair[1]):
             if len(before) == len(old) and (shape := _size_by_size(before, after, old)):
                 return shape
             if len(old) == 2 and len(before) > 2 and old == (before[0], _product(before[1:])):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from npusim.errors import NpusimError
 from npusim.graph import Conv, Gemm
 from npusim.layers import KINDS, Layer
 from npusim.synthesis import from_file, from_layers
+from npusim.trace.reshape import reshape
 
 INPUT = {"name": "x", "kind": "input", "shape": (2, 3, 8, 8)}
 
@@ -131,6 +133,12 @@ def test_every_mistake_is_reported():
     ({"name": "c", "kind": "conv", "out": 4, "groups": 2}, "does not divide"),
     ({"name": "v", "kind": "view", "shape": [7]}, "cannot be viewed"),
     ({"name": "p", "kind": "pool", "kernel": 9}, "does not fit"),
+    ({"name": "p", "kind": "part", "shape": [999]}, "has no part 2x999"),
+    ({"name": "p", "kind": "parameter", "shape": [2, 3]}, "first size must be 1"),
+    ({"name": "c", "kind": "concat", "inputs": ["x"]}, "concat reads 2 or more"),
+    ({"name": "c", "kind": "concat", "inputs": ["x", "x"], "axis": 4}, "differ in more than axis 4"),
+    ({"name": "e", "kind": "embedding", "out": 4}, "rows = 0"),
+    ({"name": "f", "kind": "linear", "out": 4, "tied": "x"}, "which no earlier linear or embedding layer is"),
 ])  # fmt: skip
 def test_layers_that_do_not_fit(layer, words):
     with pytest.raises(NpusimError, match=words):
@@ -173,6 +181,113 @@ def test_layer_lists_in_toml(tmp_path):
             from_file(path)
 
 
+VIT = {"depth": 2, "features": 8, "heads": 2, "patch": 4, "patches": 4, "classes": 10}
+
+
+def vit_layers(depth, features, heads, patch, patches, classes):
+    """The test model VisionTransformer on 8x8 images, as in workloads/vit-tiny."""
+    layers = [
+        {"name": "image", "kind": "input", "shape": [3, 3, 8, 8]},
+        {"name": "patch_embed", "kind": "conv", "out": features, "kernel": patch, "stride": patch, "bias": True},
+        {"name": "tokens", "kind": "view", "shape": [patches, features]},
+        {"name": "cls_token", "kind": "parameter", "shape": [1, 1, features]},
+        {"name": "cat", "kind": "concat", "inputs": ["cls_token", "tokens"]},
+        {"name": "pos_embed", "kind": "parameter", "shape": [1, patches + 1, features]},
+        {"name": "x", "kind": "add", "inputs": ["cat", "pos_embed"]},
+    ]
+
+    def add(name, kind, *inputs, **options):
+        layers.append({"name": name, "kind": kind, "inputs": list(inputs), **options})
+        return name
+
+    x, t = "x", patches + 1
+    for i in range(depth):
+        b = f"blocks.{i}"
+        add(f"{b}.norm1", "layer_norm", x)
+        qkv = add(f"{b}.qkv", "linear", out=3 * features, bias=True)
+        q, k, v = (add(f"{b}.{part}", "part", qkv, shape=[heads, t, features // heads]) for part in "qkv")
+        add(f"{b}.scores", "matmul", q, k, transposed=True)
+        p = add(f"{b}.softmax", "softmax")
+        add(f"{b}.values", "matmul", p, v)
+        add(f"{b}.view", "view", shape=[t, features])
+        add(f"{b}.proj", "linear", out=features, bias=True)
+        x = add(f"{b}.add1", "add", x, f"{b}.proj")
+        add(f"{b}.norm2", "layer_norm")
+        add(f"{b}.fc1", "linear", out=4 * features, bias=True)
+        add(f"{b}.gelu", "activation", of_input=True)
+        add(f"{b}.fc2", "linear", out=features, bias=True)
+        x = add(f"{b}.add2", "add", x, f"{b}.fc2")
+    add("norm", "layer_norm")
+    add("class", "part", shape=[features])
+    add("head", "linear", out=classes, bias=True)
+    return layers
+
+
+def test_synthesised_transformer_has_the_operations_of_the_captured_one():
+    pytest.importorskip("torch")
+    import trace_models as models
+
+    captured = trace.capture_static(lambda: models.VisionTransformer(**VIT), (3, 3, 8, 8))
+    made = from_layers(vit_layers(**VIT), "vit")
+
+    def work(step, *phases):
+        kinds = ("conv", "linear", "matmul", "layer_norm", "softmax", "activation", "softmax_loss", "sgd")
+        return sorted(str((op.phase, op.kind, op.dims)) for op in step.ops if op.kind in kinds and op.phase in phases)
+
+    for phase in ("forward", "grad_input", "grad_weight", "update"):
+        assert work(made, phase) == work(captured, phase)
+    saved = [{name for op in s.phase("grad_weight") for name in op.inputs if ".fc" in name} for s in (made, captured)]
+    assert saved[0] == saved[1]
+
+
+def test_parts_gather_one_gradient_and_parameters_are_summed_over_the_batch():
+    step = from_layers(vit_layers(**VIT), "vit")
+    qkv = [op for op in step.ops if "blocks.0.qkv:y.grad" in op.outputs]
+    assert [(op.kind, op.inputs) for op in qkv] == [
+        ("elementwise", ("blocks.0.q:y.grad", "blocks.0.k:y.grad", "blocks.0.v:y.grad"))
+    ]
+    assert step.tensors["blocks.0.qkv:y.grad"].shape == (3, 5, 24)
+    # The class token alone gets the gradient of the classifier: 3 samples of 5 tokens of 8 features are written.
+    (token,) = [op for op in step.ops if "norm:y.grad" in op.outputs]
+    assert token.inputs == ("class:y.grad",) and token.dims.elements == 3 * 5 * 8
+    sums = {op.param: op.dims.elements for op in step.phase("grad_weight") if op.kind == "bias_grad" and "_" in op.name}
+    assert sums["cls_token.weight"] == 3 * 8 and sums["pos_embed.weight"] == 3 * 5 * 8
+    (split,) = [op for op in step.ops if op.label == "cat:grad_input"]
+    assert [step.tensors[name].shape for name in split.outputs] == [(3, 1, 8), (3, 8, 2, 2)]
+
+
+def test_a_tied_weight_gets_one_gradient_and_one_update():
+    layers = [
+        {"name": "ids", "kind": "input", "shape": [2, 5]},
+        {"name": "wte", "kind": "embedding", "rows": 7, "out": 4},
+        {"name": "ln", "kind": "layer_norm", "shift": False},
+        {"name": "head", "kind": "linear", "out": 7, "tied": "wte"},
+    ]
+    step = from_layers(layers, "tied", "adam")
+    assert [(op.name, op.kind) for op in step.phase("grad_weight")] == [
+        ("head", "linear"), ("wte", "elementwise"), ("wte.weight.accumulate", "add"),
+    ]  # fmt: skip
+    assert [(op.param, op.dims.elements) for op in step.phase("update")] == [("wte.weight", 28), ("ln.weight", 4)]
+    total = step.phase("grad_weight")[-1].outputs[0]
+    assert step.phase("update")[0].inputs[:2] == ("wte.weight", total)
+    with pytest.raises(NpusimError, match="the weight of 'wte' is 7x4, not 6x4"):
+        from_layers([*layers[:-1], {**layers[-1], "out": 6}], "tied")
+
+
+@pytest.mark.parametrize("name", ["vit-tiny", "nanogpt-char", "ds-cnn", "lenet5"])
+def test_batch_of_a_shipped_list(name):
+    """Every activation and gradient grows with the batch, no parameter does: as a list of that batch would say."""
+    path = WORKLOADS / name / "layers.toml"
+    reshaped = reshape(from_file(path), batch=4)
+    text = path.read_text()
+    kind = text.index('kind = "input", shape = [1, ')
+    batch = path.read_text()[:kind] + text[kind:].replace("[1, ", "[4, ", 1)
+    value = tomllib.loads(batch)
+    made = from_layers(value["layers"], value["name"], value["optimizer"])
+    assert reshaped.ops == made.ops
+    assert dict(reshaped.tensors) == dict(made.tensors)
+
+
 WORKLOADS = Path(__file__).parents[2] / "workloads"
 
 
@@ -184,6 +299,15 @@ WORKLOADS = Path(__file__).parents[2] / "workloads"
     ("alexnet", 61_100_840, 714_188_480),
     ("vgg16-bn", 138_365_992, 15_470_264_320),
     ("mobilenetv2", 3_504_872, 300_774_272),
+    # timm: 5.7 M and 1.1 GMACs without the products of attention, which are 12*2*3*197*197*64 = 178,831,872.
+    ("vit-tiny", 5_717_416, 1_074_851_328 + 178_831_872),
+    # nanoGPT prints 10,740,096 decayed and 4,992 other parameters; its MACs per character are N + 2*L*H*Q*T with the
+    # N = 10,641,792 weights of products: 256 * (10,641,792 + 2*6*6*64*256).
+    ("nanogpt-char", 10_740_096 + 4_992, 256 * (10_641_792 + 1_179_648)),
+    # MLPerf Tiny: 23,756 trained parameters; conv 125*64*40, depthwise 4*125*64*9, pointwise 4*125*64*64, fc 64*12.
+    ("ds-cnn", 23_756, 320_000 + 288_000 + 2_048_000 + 768),
+    # conv1 28*28*6*25 + conv2 10*10*16*150 + fc 400*120 + 120*84 + 84*10
+    ("lenet5", 61_706, 117_600 + 240_000 + 48_000 + 10_080 + 840),
     # conv1 32*32*16*3*9 + conv2 32*32*16*9 + conv3 8*8*32*16*9 + fc 320
     ("tiny-cnn", 5_642, 442_368 + 147_456 + 294_912 + 320),
 ])  # fmt: skip

@@ -99,3 +99,35 @@ def training_step(model, shape, optimizer=None, classes=10):
         optimizer.step()
 
     return step
+
+
+class VisionTransformer(nn.Module):
+    """Class token, learned positions, pre-norm blocks; attention written out as its two products."""
+
+    def __init__(self, depth: int, features: int, heads: int, patch: int, patches: int, classes: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.patch_embed = nn.Conv2d(3, features, patch, patch)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, features))
+        self.pos_embed = nn.Parameter(torch.zeros(1, patches + 1, features))
+        self.blocks = nn.ModuleList(nn.ModuleDict({
+            "norm1": nn.LayerNorm(features), "qkv": nn.Linear(features, 3 * features),
+            "proj": nn.Linear(features, features), "norm2": nn.LayerNorm(features),
+            "fc1": nn.Linear(features, 4 * features), "gelu": nn.GELU(), "fc2": nn.Linear(4 * features, features),
+        }) for _ in range(depth))  # fmt: skip
+        self.norm = nn.LayerNorm(features)
+        self.head = nn.Linear(features, classes)
+
+    def attention(self, block, x):
+        n, t, d = x.shape
+        q, k, v = block["qkv"](x).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        y = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        return block["proj"](y.transpose(1, 2).reshape(n, t, d))
+
+    def forward(self, image):
+        x = self.patch_embed(image).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], 1) + self.pos_embed
+        for block in self.blocks:
+            x = x + self.attention(block, block["norm1"](x))
+            x = x + block["fc2"](block["gelu"](block["fc1"](block["norm2"](x))))
+        return self.head(self.norm(x)[:, 0])
