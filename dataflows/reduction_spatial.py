@@ -38,7 +38,8 @@ def arrays(hardware, a_bits, b_bits):
     pes = hardware.peak_macs_per_cycle
     ports = (hardware.buffers.a.bytes_per_cycle, hardware.buffers.b.bytes_per_cycle)
     group = 1 << (pes.bit_length() - 1)
-    while group >= min(SMALLEST_GROUP, pes):
+    smallest = min(SMALLEST_GROUP, group)
+    while group >= smallest:
         yield ReductionArray(group, pes // group, hardware.array.pe_registers, operand_bytes, *ports)
         group //= 2
 

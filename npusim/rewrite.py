@@ -155,10 +155,11 @@ def select_inputs(graph: StepGraph, counts: Mapping[str, int]) -> StepGraph:
     """Gradients of the first `counts[param]` input channels only (fields axis_mask and saved_tensor).
 
     The operations shrink, X is retained in part, and dW, its update and its optimizer state have the selected
-    channels. Which channels are taken does not change the cost, so the first stand for them. Depthwise layers select
-    groups.
+    channels. Which channels are taken does not change the cost, so the first stand for them. Grouped layers select
+    whole groups: those that the channels lie in.
     """
-    changed = {op.param: counts[op.param] for op in layers(graph) if counts.get(op.param, 2**62) < _selectable(op)}
+    whole = {op.param: _whole_groups(dims_of(op), counts[op.param]) for op in layers(graph) if op.param in counts}
+    changed = {op.param: whole[op.param] for op in layers(graph) if whole.get(op.param, 2**62) < dims_of(op).c}
     tensors: dict[str, Tensor] = {}
 
     def change(op: Op) -> Op:
@@ -169,17 +170,22 @@ def select_inputs(graph: StepGraph, counts: Mapping[str, int]) -> StepGraph:
     return rewritten(graph, change, tensors)
 
 
-def _selectable(op: Op) -> int:
-    return dims_of(op).c
+def _whole_groups(d: Conv, count: int) -> int:
+    """Input channels of the groups that hold the first `count` ones; `count` itself without groups."""
+    if d.groups == 1:
+        return count
+    size = d.c // d.groups
+    return -(-count // size) * size
 
 
 def _narrowed(graph: StepGraph, op: Op, count: int, tensors: dict[str, Tensor]) -> Op:
     if op.phase == "grad_weight":
         d = dims_of(op)
-        depthwise = d.groups > 1
-        small = replace(d, c=count, k=d.k * count // d.c, groups=count) if depthwise else replace(d, c=count)
+        small = replace(d, c=count)
+        if d.groups > 1:
+            small = replace(d, c=count, k=d.k * count // d.c, groups=d.groups * count // d.c)
         dy, x = op.inputs
-        dy = _view(graph, dy, f"[:{small.k}]", 1, small.k, tensors) if depthwise else dy
+        dy = _view(graph, dy, f"[:{small.k}]", 1, small.k, tensors) if d.groups > 1 else dy
         inputs = (dy, _view(graph, x, f"[:{count}]", 1, count, tensors))
         outputs = tuple(_narrow_weight(graph, name, d, count, tensors) for name in op.outputs)
         return replace(op, dims=small, inputs=inputs, outputs=outputs)

@@ -16,8 +16,9 @@ def train(graph: StepGraph, classifier: int) -> StepGraph:
     wanted = {name for name in trained if name.rpartition(".")[2] == "bias"}
     if not wanted:
         raise rewrite.misfit("bias-only", graph, "-", "no layer of the step has a bias")
-    if classifier:
-        wanted |= rewrite.of_layer(graph, rewrite.layers(graph)[-1])
+    found = rewrite.layers(graph)
+    if classifier and found:
+        wanted |= rewrite.of_layer(graph, found[-1])
     return rewrite.keep(graph, wanted)
 
 

@@ -21,7 +21,7 @@ def train(graph: StepGraph, outputs: int) -> Plan:
     modules = {op.name for op in norms}
     wanted = {name for name in rewrite.parameters(graph) if name.rpartition(".")[0] in modules}
     step = rewrite.keep(graph, wanted)
-    batch = rewrite.dims_of(rewrite.layers(graph)[0]).n
+    batch = graph.tensors[norms[0].inputs[0]].shape[0]
     rows, size = batch * outputs, sum(graph.tensors[name].elements for name in wanted)
     jacobian = Tensor("jacobian", (rows, size), "state")
     other = Tensor("jacobian/transposed", (size, rows), "activation")

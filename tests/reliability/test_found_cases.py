@@ -1,0 +1,91 @@
+"""What random cases found once; each stays found."""
+
+import pytest
+
+from npusim import method, npu
+from npusim.graph import Conv
+from npusim.method_runs import simulate_plan
+from npusim.simulation import simulate
+from npusim.synthesis import from_layers
+
+
+def grouped(groups=2, out=10):
+    """A grouped convolution that is not depthwise, between two plain ones."""
+    return from_layers(
+        [
+            {"name": "in", "kind": "input", "shape": (2, 4, 7, 7)},
+            {"name": "conv0", "kind": "conv", "out": 8, "kernel": 3},
+            {"name": "conv1", "kind": "conv", "out": out, "kernel": 3, "groups": groups, "bias": True},
+            {"name": "flat", "kind": "flatten"},
+            {"name": "fc", "kind": "linear", "out": 3, "bias": True},
+        ],
+        "grouped",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("dynamic-sparse", {"share": 0.25}),
+        ("dynamic-sparse", {"share": 0.9}),
+        ("mcunetv3", {"scheme": "custom", "biases": 2, "layers": "1", "ratios": "1/2"}),
+        ("instance-filtering", {"channels": 0.3}),
+    ],
+)
+@pytest.mark.parametrize("groups", [2, 4])
+def test_methods_select_whole_groups_of_a_grouped_convolution(name, parameters, groups):
+    graph = grouped(groups, out=12)
+    plan = method.apply(name, graph, **parameters)
+    for part in plan.parts:
+        part.graph.verify()
+        for op in part.graph.phase("grad_weight"):
+            if op.name == "conv1" and isinstance(op.dims, Conv):
+                assert op.dims.c // op.dims.groups == 8 // groups
+                assert op.dims.k // op.dims.groups == 12 // groups
+    simulate_plan(plan, npu.load("mcu-8x8"))
+
+
+def test_half_of_the_channels_of_a_grouped_convolution_are_half_of_its_macs():
+    dense = grouped(2)
+    half = method.apply("dynamic-sparse", dense, share=0.5).parts[0].graph
+
+    def macs(graph):
+        return next(op.macs for op in graph.phase("grad_weight") if op.name == "conv1" and op.kind == "conv")
+
+    assert macs(half) * 2 == macs(dense)
+
+
+@pytest.mark.parametrize("rows, cols", [(5, 1), (1, 3), (3, 2), (1, 1), (7, 1)])
+def test_reduction_spatial_on_fewer_pes_than_its_smallest_group(rows, cols):
+    from examples import layer_step, random_mask
+    from numpy.random import default_rng
+
+    dims = Conv(1, 3, 6, 6, 5, 3, 3)
+    hardware = npu.load("mcu-8x8").replace({"array.rows": rows, "array.cols": cols})
+    run = simulate(layer_step(dims, random_mask(default_rng(1), dims, 0.4)), hardware, "reduction-spatial")
+    assert run.layers.dataflow.iloc[-1] == "reduction-spatial"
+
+
+def test_bias_only_on_a_step_of_norms_alone():
+    graph = from_layers(
+        [{"name": "in", "kind": "input", "shape": (2, 3, 4, 4)}, {"name": "bn", "kind": "batch_norm"}], "norms"
+    )
+    trained = {op.param for op in method.apply("bias-only", graph).parts[0].graph.phase("update")}
+    assert trained == {"bn.bias"}
+
+
+@pytest.mark.parametrize("name", method.names())
+@pytest.mark.parametrize(
+    "layers", [["batch_norm"], ["activation", "batch_norm"], ["activation"], ["batch_norm", "pool"]]
+)
+def test_every_method_on_a_step_without_weight_layers(name, layers):
+    net = [{"name": "in", "kind": "input", "shape": (2, 3, 4, 4)}]
+    graph = from_layers([*net, *({"name": f"{kind}{i}", "kind": kind} for i, kind in enumerate(layers))], "none")
+    times = {(op.name, op.phase): 10 for op in graph.ops}
+    try:
+        plan = method.apply(name, graph, times)
+    except method.MisfitError as error:
+        assert name in str(error) and "layer" in str(error)
+        return
+    if any(part.step().ops for part in plan.parts):
+        simulate_plan(plan, npu.load("mcu-8x8"))
