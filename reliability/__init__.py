@@ -1,0 +1,1 @@
+"""Long reliability runs and the parts that tests share with them; not installed."""

@@ -1,0 +1,35 @@
+"""Long reliability runs; the tests run the same code in a short form.
+
+python reliability/run.py model --cases 20000 --seed 1 --out reliability/results/model.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    model = commands.add_parser("model", help="random steps, machines, dataflows and methods against the laws")
+    model.add_argument("--cases", type=int, default=20_000)
+    model.add_argument("--seed", type=int, default=1)
+    model.add_argument("--seconds", type=float, default=1e9, help="stop after so long; run again to go on")
+    model.add_argument("--out", type=Path, default=HERE / "results" / "model.csv")
+    given = parser.parse_args()
+    if given.command == "model":
+        from reliability import model as cases
+
+        left = cases.run(given.out, given.seed, given.cases, given.seconds)
+        print(f"{left} of {given.cases} cases are left")
+        return 3 if left else 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
