@@ -70,7 +70,7 @@ def case(random: Random, number: int) -> Case:
 def fitting_step(
     random: Random, name: str, chosen: tuple[tuple[str, Any], ...]
 ) -> tuple[StepGraph, tuple[tuple[str, Any], ...]]:
-    """A step that the method fits, as far as a few draws find one; parameters that contradict each other are dropped."""
+    """A step that the method fits, as far as a few draws find one; parameters that contradict are dropped."""
     times: dict[tuple[str, str], int] | None = None
     for _ in range(DRAWS):
         graph = step(random)

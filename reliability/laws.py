@@ -14,7 +14,7 @@ from npusim.errors import NpusimError, TraceError
 from npusim.functional.execute import execute, reference
 from npusim.graph import Conv
 from npusim.method import Part, Plan
-from npusim.method_runs import _fitting, machine_of, simulate_plan, times_of
+from npusim.method_runs import _fitting, machine_of, times_of
 from npusim.npu import Hardware
 from npusim.simulation import Run, simulate
 from reliability.cases import Case, with_masks

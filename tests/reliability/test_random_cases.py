@@ -2,6 +2,7 @@
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+
 from reliability import cases, laws, model
 
 BLOCK = 100
