@@ -22,6 +22,13 @@ An array of counts is int64 `[ops, len(COUNTERS)]`, columns in the order of `COU
 | vector_lane_ops        | ops   | elementwise operations of the vector unit, one per lane and cycle          |
 | index_decodes          | ops   | positions of selected elements decoded from mask words                     |
 | mux_words              | words | operand words through one 2:1 stage of a selection network                 |
+| mac_passes             | MACs  | further passes of MACs whose operands are wider than the multiplier        |
+| macs_crossbar          | MACs  | multiply-accumulates in ReRAM cells (their energy is in the next five)     |
+| cell_reads             | cells | cells sensed, once per read of their crossbar                              |
+| dac_drives             | rows  | rows driven, once per read                                                 |
+| adc_samples            | -     | column currents converted                                                  |
+| shift_adds             | adds  | shifts and additions behind the converters, column masks among them        |
+| cell_writes            | cells | cells programmed (every pulse of one programming together)                 |
 """
 
 from __future__ import annotations
@@ -30,7 +37,8 @@ COUNTERS = (
     "macs_done", "macs_gated", "macs_skipped", "register_bytes", "adder_tree_adds",
     "a_read_bytes", "a_write_bytes", "b_read_bytes", "b_write_bytes",
     "accumulator_read_bytes", "accumulator_write_bytes", "mask_read_bytes", "mask_write_bytes",
-    "dram_read_bytes", "dram_write_bytes", "vector_lane_ops", "index_decodes", "mux_words",
+    "dram_read_bytes", "dram_write_bytes", "vector_lane_ops", "index_decodes", "mux_words", "mac_passes",
+    "macs_crossbar", "cell_reads", "dac_drives", "adc_samples", "shift_adds", "cell_writes",
 )  # fmt: skip
 
 

@@ -26,10 +26,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from npusim.errors import NpusimError, TraceError, closest, unknown
 from npusim.graph import PHASES, StepGraph
+
+if TYPE_CHECKING:
+    from npusim.npu import Hardware
 
 FIELDS = ("alive", "truncate_at", "axis_mask", "pool", "bits", "time", "batch_keep", "saved_tensor", "schedule")
 WIDTHS = ("activation", "weight", "gradient", "weight_gradient", "state")
@@ -113,6 +116,7 @@ class Method:
 
     `timed`: its rewrite also takes `times`, the cycles of the dense step's operations as {(name, phase): cycles}.
     `selective`: it sets update masks, so a dataflow that skips by them changes its cost.
+    `machine`: its rewrite also takes `hardware`, the machine that it is made for.
     """
 
     name: str
@@ -122,6 +126,7 @@ class Method:
     parameters: tuple[Parameter, ...] = ()
     timed: bool = False
     selective: bool = False
+    machine: bool = False
 
     def values(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Every parameter's value; NpusimError lists all that are unknown or out of range."""
@@ -136,8 +141,9 @@ class Method:
 
 
 def apply(
-    method: Method | str, step: StepGraph | Plan, times: Mapping[tuple[str, str], int] | None = None, **parameters: Any
-) -> Plan:
+    method: Method | str, step: StepGraph | Plan, times: Mapping[tuple[str, str], int] | None = None,
+    hardware: Hardware | None = None, **parameters: Any,
+) -> Plan:  # fmt: skip
     """The plan of `method` on `step`; applied to a plan, every part is rewritten in turn and shares multiply.
 
     Raises NpusimError (parameters) and MisfitError (the step has no layer of the needed kind).
@@ -148,6 +154,10 @@ def apply(
         if times is None:
             raise NpusimError(f"method {chosen.name!r} chooses by measured times: simulate the dense step first")
         values["times"] = times
+    if chosen.machine:
+        if hardware is None:
+            raise NpusimError(f"method {chosen.name!r} is made for a machine: give one")
+        values["hardware"] = hardware
     before = step if isinstance(step, Plan) else Plan((Part(step),))
     parts: list[Part] = []
     policy = before.policy

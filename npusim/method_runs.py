@@ -82,13 +82,18 @@ class PlanRun:
 
 
 def machine_of(part: Part, hardware: Hardware) -> Hardware:
-    """The machine as a part uses it: its widths, and with `scalable` the PEs that narrow operands leave room for."""
+    """The machine as a part uses it: its widths, and with `scalable` the PEs that narrow operands leave room for.
+
+    Operands wider than the machine's multiplier are cut into pieces of its width and take several passes.
+    """
     if not part.bits:
         return hardware
     changes: dict[str, Any] = {f"precision.{kind}_bits": width for kind, width in part.bits.items()}
     used = [part.bits.get(kind, hardware.precision.bits(kind)) for kind in ("activation", "weight", "gradient")]
     if part.scalable and (times := hardware.precision.operand_bits // max(used)) > 1:
         changes |= {"array.rows": hardware.array.rows * times, "array.cols": hardware.array.cols * times}
+    if max(used) > hardware.precision.operand_bits:
+        changes["precision.multiplier_bits"] = hardware.precision.operand_bits
     accumulator = max(hardware.precision.accumulator_bits, *used, part.bits.get("weight_gradient", 0))
     return hardware.replace(changes | {"precision.accumulator_bits": accumulator})
 
@@ -159,7 +164,7 @@ def compare_methods(
             continue
         name, parameters = method.parse(text)
         try:
-            training = method.apply(name, graph, times, **parameters)
+            training = method.apply(name, graph, times, hardware, **parameters)
         except method.MisfitError as error:
             if not misfits:
                 raise

@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 
 from npusim import catalogue, config
 from npusim.config import Bytes, BytesPerSecond, Hertz, Model, Nanoseconds
+from npusim.crossbars import Crossbar
 from npusim.errors import ConfigError, closest
 
 if TYPE_CHECKING:
@@ -86,7 +87,11 @@ class Array(Model):
 
 
 class Precision(Model):
-    """Bits of every kind of tensor; `arithmetic` is int, fp (IEEE) or bf (bfloat16-like operands, fp accumulation)."""
+    """Bits of every kind of tensor; `arithmetic` is int, fp (IEEE) or bf (bfloat16-like operands, fp accumulation).
+
+    `multiplier_bits`: width of the multiplier; 0: as wide as the widest operand. A wider operand is cut into pieces of
+    that width, and a product takes one pass of the array for every pair of pieces.
+    """
 
     arithmetic: Literal["int", "fp", "bf"]
     activation_bits: Bits
@@ -95,6 +100,7 @@ class Precision(Model):
     weight_gradient_bits: Bits
     state_bits: Bits
     accumulator_bits: Bits
+    multiplier_bits: Annotated[int, Field(ge=0, le=64)] = 0
 
     def bits(self, tensor_kind: str) -> int:
         """Bits per element of a tensor kind of `npusim.graph` (a mask has 1)."""
@@ -102,8 +108,12 @@ class Precision(Model):
 
     @property
     def operand_bits(self) -> int:
-        """Width of the multiplier: the widest operand it must take."""
-        return max(self.activation_bits, self.weight_bits, self.gradient_bits)
+        """Width of the multiplier: as given, else the widest operand it must take."""
+        return self.multiplier_bits or max(self.activation_bits, self.weight_bits, self.gradient_bits)
+
+    def pieces(self, bits: int) -> int:
+        """Into how many pieces of the multiplier's width an operand is cut."""
+        return -(-bits // self.operand_bits)
 
     @property
     def accumulator_format(self) -> str:
@@ -216,7 +226,7 @@ class EnergyKeys(Model):
 
 
 class Hardware(Model):
-    """A machine. `source` says where its numbers come from."""
+    """A machine. `source` says where its numbers come from; `crossbar`: weights lie in ReRAM (see `Crossbar`)."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     description: str
@@ -229,6 +239,7 @@ class Hardware(Model):
     dram: Dram
     vector: VectorUnit
     energy: EnergyKeys
+    crossbar: Crossbar | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Hardware:
@@ -238,6 +249,8 @@ class Hardware(Model):
             for key, bits in (("weight_gradient_bits", p.weight_gradient_bits), ("operand_bits", p.operand_bits))
             if p.accumulator_bits < bits
         ]
+        if self.crossbar is not None and p.weight_bits > self.crossbar.cols * self.crossbar.cell_bits:
+            problems.append(f"crossbar.cols = {self.crossbar.cols} cannot hold a weight of {p.weight_bits} bits")
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -124,11 +124,12 @@ class Run:
             for kind in (tp.LOAD, tp.STORE)
         }
         dense = np.array([p.dense_macs for p in self.lowered.plans])
-        done = self.count("macs_done") + self.count("macs_gated") + self.count("macs_skipped")
+        counters = ("macs_done", "macs_gated", "macs_skipped", "macs_crossbar")
+        done = np.sum([self.count(name) for name in counters], axis=0)
         return {
             "cycles below a lower bound": int((self.cycles[:, None] < self.bounds).sum()),
             "busy and waiting above cycles": int((self.drain_cycles < 0).sum()),
-            "MACs done, gated and skipped that are not the dense MACs": int((done != dense).sum()),
+            "MACs done, gated, skipped and in crossbars that are not the dense MACs": int((done != dense).sum()),
             "time of a unit that does not add up": int((self.units < 0).any(axis=1).sum()),
             "negative counters": int((self.lowered.counts < 0).any(axis=1).sum()),
             "DRAM bytes read that no load moved": int((moved[tp.LOAD] != self.count("dram_read_bytes")).sum()),

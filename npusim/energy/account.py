@@ -10,6 +10,10 @@
 | vector_lane_ops             | vector          | one operation in accumulator precision                             |
 | index_decodes               | index           | one mask position found                                            |
 | mux_words                   | index           | one operand word through one 2:1 stage                             |
+| mac_passes                  | mac             | as macs_done                                                       |
+| macs_crossbar               | crossbar        | 0: what they cost is counted below                                 |
+| cell_reads, dac_drives, adc_samples, shift_adds | crossbar | one each; 0 on machines without crossbars             |
+| cell_writes                 | cell_write      | all pulses of programming one cell; 0 without crossbars            |
 | a/b/accumulator/mask bytes  | sram_...        | access of one bank word / bytes of that word                       |
 | dram_read/write_bytes       | dram            | 8 x pJ per bit, flat                                               |
 | cycles (not a counter)      | leakage         | (SRAM + logic leakage) x time; 1 mW x 1 ns = 1 pJ                  |
@@ -26,7 +30,7 @@ from typing import TYPE_CHECKING
 
 from npusim.counters import COUNTERS
 from npusim.energy import area, sram
-from npusim.energy.table import ORDER, EnergyTable
+from npusim.energy.table import ORDER, Action, EnergyTable
 from npusim.errors import ConfigError
 from npusim.npu import Hardware
 
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
 
 COMPONENTS = (
     "mac", "register", "adder_tree", "vector", "index",
-    "sram_a", "sram_b", "sram_accumulator", "sram_mask", "dram", "leakage",
+    "sram_a", "sram_b", "sram_accumulator", "sram_mask", "dram", "leakage", "crossbar", "cell_write",
 )  # fmt: skip
 
 
@@ -128,6 +132,7 @@ def prices(hardware: Hardware, table: EnergyTable, figures: sram.SramTable | Non
         "macs_done": Price("mac", mac.pj),
         "macs_gated": Price("mac", idle),
         "macs_skipped": Price("mac", 0.0),
+        "mac_passes": Price("mac", mac.pj),
         "register_bytes": Price("register", table.register_byte.pj),
         "adder_tree_adds": Price("adder_tree", adder.pj),
         "vector_lane_ops": Price("vector", vector.pj),
@@ -140,6 +145,14 @@ def prices(hardware: Hardware, table: EnergyTable, figures: sram.SramTable | Non
     rows["index"] = table.index_decode
     sources = {name: row.source for name, row in rows.items()}
     trust = {name: row.confidence for name, row in rows.items()}
+    crossbar = _crossbar(hardware, table)
+    per_count |= {counter: Price(component, row.pj if row else 0.0) for counter, (component, row) in crossbar.items()}
+    analog = [row for component, row in crossbar.values() if row and component == "crossbar"]
+    written = crossbar["cell_writes"][1]
+    sources["crossbar"] = "; ".join(row.source for row in analog) or NO_CROSSBAR
+    sources["cell_write"] = written.source if written else NO_CROSSBAR
+    trust["crossbar"] = max((row.confidence for row in analog), key=ORDER.index, default="high")
+    trust["cell_write"] = written.confidence if written else "high"
     for name in area.BUFFERS:
         memory = memories[name]
         per_count[f"{name}_read_bytes"] = Price(f"sram_{name}", memory.read_pj_per_byte)
@@ -150,6 +163,22 @@ def prices(hardware: Hardware, table: EnergyTable, figures: sram.SramTable | Non
     leakage = sum(m.leakage_mw for m in memories.values()) + _logic_leakage_mw(hardware, table)
     notes = tuple(f"buffer {name}: {note}" for name, m in memories.items() for note in m.notes)
     return Prices(per_count, leakage, table.node_nm, table.name, sources, trust, notes)
+
+
+NO_CROSSBAR = "the machine has no crossbars"
+
+
+def _crossbar(hardware: Hardware, table: EnergyTable) -> dict[str, tuple[str, Action | None]]:
+    """Component and row of the table for every counter of crossbars; no rows on a machine without them."""
+    crossbar = hardware.crossbar
+    keys = {"cell_reads": "cell_read", "shift_adds": "shift_add", "cell_writes": "cell_write"}
+    if crossbar is not None:
+        keys |= {"dac_drives": f"dac{crossbar.dac_bits}", "adc_samples": f"adc{crossbar.adc_bits}"}
+    found: dict[str, tuple[str, Action | None]] = {}
+    for counter in ("macs_crossbar", "cell_reads", "dac_drives", "adc_samples", "shift_adds", "cell_writes"):
+        row = table.row("crossbar", keys[counter]) if crossbar is not None and counter in keys else None
+        found[counter] = ("cell_write" if counter == "cell_writes" else "crossbar", row)
+    return found
 
 
 def _logic_leakage_mw(hardware: Hardware, table: EnergyTable) -> float:

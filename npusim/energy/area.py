@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from npusim.crossbars import Crossbar
 from npusim.energy import sram
 from npusim.energy.table import EnergyTable
 from npusim.npu import Buffer, Hardware
@@ -43,7 +44,10 @@ class Area:
 
 
 def area(hardware: Hardware, table: EnergyTable, figures: sram.SramTable | None = None) -> Area:
-    """Components pe_array, adder_tree, vector, index and sram_<buffer>; logic is divided by its placement density."""
+    """Components pe_array, adder_tree, vector, index and sram_<buffer>; logic is divided by its placement density.
+
+    A machine with ReRAM has `crossbar` too (placed area as published; its leakage is in the energy of its actions).
+    """
     formats = hardware.precision
     placed = {name: um2 / 1e6 / table.logic.placement_density for name, um2 in logic_um2(hardware, table).items()}
     buffers = memories(hardware, table, figures)
@@ -53,6 +57,9 @@ def area(hardware: Hardware, table: EnergyTable, figures: sram.SramTable | None 
         "vector": table.row("vector", formats.accumulator_format),
         "index": table.index_decode,
     }
+    if hardware.crossbar is not None:
+        placed["crossbar"] = crossbar_um2(hardware.crossbar, table) / 1e6
+        rows["crossbar"] = table.row("crossbar", f"adc{hardware.crossbar.adc_bits}")
     return Area(
         placed | {f"sram_{name}": memory.area_mm2 for name, memory in buffers.items()},
         table.node_nm,
@@ -81,6 +88,14 @@ def logic_um2(hardware: Hardware, table: EnergyTable) -> dict[str, float]:
         "vector": hardware.vector.lanes * lane,
         "index": array.rows * table.index_decode.area_um2,
     }
+
+
+def crossbar_um2(crossbar: Crossbar, table: EnergyTable) -> float:
+    """Placed area of all crossbars: cells, a driver per row, the converters and a shift-adder for each."""
+    cell, dac = table.row("crossbar", "cell_read").area_um2, table.row("crossbar", f"dac{crossbar.dac_bits}").area_um2
+    adc, add = table.row("crossbar", f"adc{crossbar.adc_bits}").area_um2, table.row("crossbar", "shift_add").area_um2
+    one = crossbar.rows * crossbar.cols * cell + crossbar.rows * dac + crossbar.adcs * (adc + add)
+    return crossbar.crossbars * one
 
 
 def memories(hardware: Hardware, table: EnergyTable, figures: sram.SramTable | None = None) -> dict[str, Memory]:

@@ -74,7 +74,8 @@ class DramRow(Sourced):
 class EnergyTable(Model):
     """One table. `register_byte` is one byte written into a register, `index_decode` one mask position found.
 
-    `mux_bit` is one bit through a 2:1 multiplexer.
+    `mux_bit` is one bit through a 2:1 multiplexer. `crossbar` (machines with ReRAM): cell_read, cell_write, dac<bits>,
+    adc<bits> and shift_add, one action each.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -91,9 +92,10 @@ class EnergyTable(Model):
     logic: Logic
     sram: Sram
     dram: dict[str, DramRow]
+    crossbar: dict[str, Action] = Field(default_factory=dict)
 
     def row(self, group: str, key: str) -> Any:
-        """Row `key` of mac, adder, vector or dram; ConfigError lists the rows that exist."""
+        """Row `key` of mac, adder, vector, dram or crossbar; ConfigError lists the rows that exist."""
         rows: Mapping[str, Sourced] = getattr(self, group)
         if key not in rows:
             hint = closest(key, list(rows))

@@ -20,9 +20,18 @@ from npusim.dataflow import Dataflow, MaskGrid, TileCost, TileGrid
 from npusim.errors import CapacityError, ConfigError
 from npusim.folding import ceil_div
 from npusim.graph import MAC_KINDS, TAPS, Conv, Op, StepGraph, Vector, describe
-from npusim.mapping import _kernels, vector
+from npusim.mapping import _kernels, crossbar, vector
 from npusim.mapping.problem import Problem, problems
-from npusim.mapping.tiling import Tiling, candidates, image_extents, tap_lines, tile_cycles, tile_extents, tile_starts
+from npusim.mapping.tiling import (
+    Tiling,
+    candidates,
+    image_extents,
+    passes,
+    tap_lines,
+    tile_cycles,
+    tile_extents,
+    tile_starts,
+)
 
 if TYPE_CHECKING:
     from npusim.masks import Mask
@@ -65,21 +74,56 @@ def lower(graph: StepGraph, dataflow: Dataflow, hw: Hardware, resolve) -> Lowere
             "use a recorded workload with update masks, or a dense dataflow"
         )
     builder = _Builder(hw)
+    cells = crossbar.place(graph, hw) if hw.crossbar is not None else None
     plans, counts = [], np.zeros((len(graph.ops), len(COUNTERS)), np.int64)
     for index, op in enumerate(graph.ops):
         builder.fence(index)
         mask = graph.update_masks.get(op.param) if op.phase in ("grad_weight", "update", "aux") else None
-        if op.kind in MAC_KINDS:
+        if cells is None and op.kind in ("conv", "linear") and op.phase in ("forward", "grad_input") and op.inputs[2:]:
+            raise ConfigError(
+                f"{op.label} masks columns of crossbars ({op.inputs[2]!r}), which {hw.name} has not; choose a machine "
+                "with a [crossbar] section, such as reram-128x128"
+            )
+        if cells is not None and cells.multiplies(op):
+            plan, work = _lower_in_cells(op, graph, hw, builder, index)
+        elif op.kind in MAC_KINDS:
             plan, work = _lower_macs(op, mask, dataflow, hw, resolve, builder, index)
         else:
             selected = mask if dataflow.selective and _covers(mask, op) else None
             tasks, deps, work = vector.lower(op, graph, hw, selected)
             builder.add(tasks, deps, index)
             plan = OpPlan(op, "vector")
+        for name, held in cells.written(op) if cells is not None else ():
+            builder.fence(index)
+            nbytes = ceil_div(graph.tensors[name].elements * hw.precision.bits(graph.tensors[name].kind), 8)
+            (tasks, deps), written = crossbar.reprogram(held, nbytes, mask, hw)
+            builder.add(tasks, deps, index)
+            work = {key: work.get(key, 0) + written.get(key, 0) for key in (*work, *written)}
         plans.append(plan)
         for key, value in {**work, **builder.traffic()}.items():
             counts[index, COUNTERS.index(key)] += value
     return Lowered(builder.program(), tuple(plans), counts)
+
+
+def _lower_in_cells(op: Op, graph: StepGraph, hw, builder: _Builder, index: int) -> tuple[OpPlan, dict[str, int]]:
+    """A product on crossbars; a third input is the mask of their columns, moved to the periphery first."""
+    total: dict[str, int] = {}
+    streams = []
+    if op.inputs[2:]:
+        mask = graph.tensors[op.inputs[2]]
+        streams.append(crossbar.column_masks(ceil_div(mask.elements * hw.precision.bits(mask.kind), 8), hw))
+    for problem in problems(op):
+        if problem.taps:
+            try:
+                streams.append(crossbar.product(problem, hw, bool(op.inputs[2:])))
+            except CapacityError as error:
+                raise CapacityError(f"{op.label} ({describe(op.dims)}) on crossbars: {error}") from None
+    for number, ((tasks, deps), work) in enumerate(streams):
+        if number:
+            builder.fence(index)
+        builder.add(tasks, deps, index)
+        total = {key: total.get(key, 0) + work.get(key, 0) for key in (*total, *work)}
+    return OpPlan(op, "crossbar", (), 0, total.get("macs_crossbar", 0)), total
 
 
 def _covers(mask: Mask | None, op: Op) -> bool:
@@ -180,7 +224,7 @@ def _map(problem: Problem, tiling: Tiling, dataflow: Dataflow, hw: Hardware, mas
     busy = np.broadcast_to(tile_cycles(cost, grid, hw), tiles.shape)
     kept = cost.outputs if mask is not None and dataflow.compact_outputs else None
     tasks, deps = _emit(problem, tiling, tiles, cost, busy, hw, mask, kept)
-    waiting = (busy - np.broadcast_to(cost.cycles, tiles.shape)) * tiles.multiplicity
+    waiting = (busy - np.broadcast_to(cost.cycles * passes(grid, hw), tiles.shape)) * tiles.multiplicity
     return _Mapped(tiling, tasks, deps, _counts(problem, cost, tiles, hw), int(waiting.sum()))
 
 
@@ -267,6 +311,9 @@ def _counts(problem: Problem, cost: TileCost, tiles: _Tiles, hw: Hardware) -> di
 
     bits, accumulator = hw.precision.bits, hw.precision.accumulator_bits
     a_bits, b_bits = bits(problem.a_kind), bits(problem.b_kind)
+    # Every piece of one operand meets every piece of the other.
+    a_pieces, b_pieces = hw.precision.pieces(a_bits), hw.precision.pieces(b_bits)
+    a_bits, b_bits = a_bits * b_pieces, b_bits * a_pieces
     done, gated, updates = total(cost.macs_done), total(cost.macs_gated), total(cost.updates)
     # An output's first value is written without a read; outputs do not depend on the reduced axis.
     per_output = 1 if problem.taps == 0 else 1 / (tiles.pixels.size if problem.role == TAPS else tiles.c.size)
@@ -275,6 +322,7 @@ def _counts(problem: Problem, cost: TileCost, tiles: _Tiles, hw: Hardware) -> di
         "macs_done": done,
         "macs_gated": gated,
         "macs_skipped": problem.macs - done - gated,
+        "mac_passes": done * (a_pieces * b_pieces - 1),
         "register_bytes": (done + gated) * (a_bits + b_bits) // 8 + total(cost.register_bytes),
         "mux_words": total(cost.mux_words),
         "adder_tree_adds": total(cost.tree_adds),

@@ -96,11 +96,9 @@ def _residues(size: int, window: int, stride: int, padding: int, dilation: int) 
     that division is exact; the exact taps depend only on (i + padding) mod stride.
     """
     found = []
-    for residue in range(stride):
+    present = (residue for residue in range(stride) if (residue - padding) % stride < size)
+    for residue, taps in zip(present, residue_taps(size, window, stride, padding, dilation), strict=True):
         first = (residue - padding) % stride
-        if first >= size:
-            continue
-        taps = [r for r in range(window) if (r * dilation - residue) % stride == 0]
         if taps:
             start = (first + padding - taps[-1] * dilation) // stride
             extent = (taps[-1] - taps[0]) * dilation // stride + 1
@@ -108,3 +106,12 @@ def _residues(size: int, window: int, stride: int, padding: int, dilation: int) 
             start, extent = 0, 0
         found.append((-(-(size - first) // stride), len(taps), start, extent))
     return found
+
+
+def residue_taps(size: int, window: int, stride: int, padding: int, dilation: int) -> list[tuple[int, ...]]:
+    """The taps of each residue class of input rows that has outputs, in the order of the problems of grad_input."""
+    return [
+        tuple(r for r in range(window) if (r * dilation - residue) % stride == 0)
+        for residue in range(stride)
+        if (residue - padding) % stride < size
+    ]

@@ -214,16 +214,24 @@ def _estimate(problem: Problem, dataflow: Dataflow, hw: Hardware, density: float
 
 def tile_cycles(cost, grid: TileGrid, hw: Hardware) -> np.ndarray:
     """Cycles that a tile occupies the array: its own, or those of the busiest buffer port if that is slower."""
-    buffers, busy = hw.buffers, cost.cycles
+    buffers, busy, pieces = hw.buffers, cost.cycles * passes(grid, hw), hw.precision.pieces
     ports = (
-        (cost.a_words * grid.a_bits, buffers.a),
-        (cost.b_words * grid.b_bits, buffers.b),
+        (cost.a_words * grid.a_bits * pieces(grid.b_bits), buffers.a),
+        (cost.b_words * grid.b_bits * pieces(grid.a_bits), buffers.b),
         (2 * cost.updates * hw.precision.accumulator_bits, buffers.accumulator),
         (cost.mask_bits, buffers.mask),
     )
     for moved_bits, buffer in ports:
         busy = np.maximum(busy, ceil_div(moved_bits, 8 * buffer.bytes_per_cycle))
     return np.where(cost.cycles > 0, busy, 0)
+
+
+def passes(grid: TileGrid, hw: Hardware) -> int:
+    """How often the array works through a tile: once for every pair of pieces of its operands.
+
+    The accumulator's traffic is taken as that of one pass: sums are shifted and added where they are.
+    """
+    return hw.precision.pieces(grid.a_bits) * hw.precision.pieces(grid.b_bits)
 
 
 def _does_not_fit(footprints, buffers, hw: Hardware) -> CapacityError:

@@ -63,7 +63,7 @@ class Evaluator:
         name, parameters = method.parse(job.method)
         chosen = method.load(name)
         times = times_of(self._run(job, graph, hw, hw)) if chosen.timed else None
-        return method.apply(chosen, graph, times, **parameters)
+        return method.apply(chosen, graph, times, hw, **parameters)
 
     def _run(self, job: Job, graph: StepGraph, hw: Hardware, priced: Hardware) -> Run:
         """`npusim.simulation.simulate`, with what was read before at hand; `priced` is the machine of the prices."""

@@ -179,15 +179,15 @@ class Resolver:
         return digest, graph.digest(), bool(graph.update_masks)
 
     def _method(self, _: str, workload: str, size: int | None, batch: int | None, text: str) -> str:
-        """Digest of a method's file; the method is tried on the step, unless it needs measured times."""
+        """Digest of a method's file; the method is tried on the step, unless it needs measured times or a machine."""
         from npusim import method
 
         name, parameters = method.parse(text)
         chosen = method.load(name)
         chosen.values(parameters)
-        if not chosen.timed:
+        if not (chosen.timed or chosen.machine):
             _, graph = self._once(("workload", workload), self._workload)
-            method.apply(chosen, reshaped(graph, size, batch), None, **parameters)
+            method.apply(chosen, reshaped(graph, size, batch), None, None, **parameters)
         return hashlib.sha256(Path(_file(chosen)).read_bytes()).hexdigest()
 
     def _workload(self, _: str, name: str):

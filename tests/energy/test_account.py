@@ -32,6 +32,8 @@ def one(counter, amount=1):
     return counts
 
 
+# What costs nothing on a machine without crossbars.
+FREE = ("macs_skipped", "macs_crossbar", "cell_reads", "dac_drives", "adc_samples", "shift_adds", "cell_writes")
 NO_TIME = np.zeros(1, dtype=np.int64)
 
 
@@ -43,7 +45,21 @@ def test_every_counter_is_priced_exactly_once(counter, edge, numbers, figures):
     booked = {name: pj for name, pj in zip(energy.components, energy.pj[0], strict=True) if pj}
     expected = priced.per_count[counter]
     assert booked == ({expected.component: pytest.approx(1000 * expected.pj)} if expected.pj else {})
-    assert (expected.pj == 0) == (counter == "macs_skipped")
+    assert (expected.pj == 0) == (counter in FREE)
+
+
+def test_crossbars_are_priced_where_there_are_any(figures):
+    machine = npu.load("reram-128x128")
+    priced = account.prices(machine, table.load(machine.energy.table), figures)
+    assert {counter for counter, price in priced.per_count.items() if not price.pj} == {"macs_skipped", "macs_crossbar"}
+    assert priced.per_count["cell_writes"].component == "cell_write" and priced.confidence["cell_write"] == "low"
+    assert "ISAAC" in priced.sources["crossbar"]
+    # 16384 cells, 128 drivers and one converter with its shift-adder: 25.1 + 21.2 + 1260 um2.
+    assert area.area(machine, table.load(machine.energy.table), figures).mm2["crossbar"] == pytest.approx(
+        131072 * (16384 * 0.00153 + 128 * 0.166 + 1260) / 1e6
+    )
+    with pytest.raises(ConfigError, match=r"energy table 'generic-28nm' has no row crossbar\.'cell_read'"):
+        account.prices(machine, table.load("generic-28nm"), figures)
 
 
 def test_components_sum_to_the_total(edge, numbers, figures):
@@ -125,5 +141,5 @@ def test_table_and_machine_must_agree_on_the_node(edge, figures):
 def test_every_preset_can_be_priced(name, figures):
     machine = npu.load(name)
     priced = account.prices(machine, table.load(machine.energy.table), figures)
-    assert all(price.pj > 0 for counter, price in priced.per_count.items() if counter != "macs_skipped")
+    assert all(price.pj > 0 for counter, price in priced.per_count.items() if counter not in FREE)
     assert set(priced.sources) == set(priced.confidence) == set(account.COMPONENTS)
