@@ -69,6 +69,11 @@ class Placement:
     def crossbars(self) -> int:
         return sum(held.lies.crossbars for found in self.matrices.values() for held in found)
 
+    @property
+    def cells(self) -> int:
+        """Cells that hold weights."""
+        return sum(held.lies.cells for found in self.matrices.values() for held in found)
+
 
 def place(graph: StepGraph, hw: Hardware) -> Placement:
     """All weights of products that crossbars run; CapacityError names the first layer that finds no room."""
