@@ -7,6 +7,11 @@ down, dY still enters at the left: the array is unchanged. When the R rows of a 
 slot is wanted and cycles are exactly ceil(live columns / C) folds: 1/d of dense but for the ragged fold. This is the
 array-aware mask. An unstructured mask leaves (1-d)^R of the columns dead: nothing at R = 16.
 
+Grouped convolutions: R consecutive rows may belong to several groups (R of them in a depthwise layer). Their columns
+are packed together; a PE whose row and column belong to different groups passes both operands on and sums nothing. A
+depthwise 3x3 layer of 16 channels takes 9 folds of 16 columns in this way even if everything is selected, and
+dense-os 16 folds of 9 columns; with few taps selected it takes one or two.
+
 Overheads, simulated: ragged folds, fill and drain, slots computed for nobody (gated), mask scan. Sums of selected
 elements only are kept, by rank.
 """
@@ -16,19 +21,17 @@ from dataclasses import replace
 import numpy as np
 
 from npusim.dataflow import Dataflow
-from npusim.folding import compacted_output_stationary, output_stationary
+from npusim.folding import compacted_output_stationary, joined_groups, output_stationary
 from npusim.reduction_kernels import channel_compaction_grid
 
 
 def cost(grid, hardware):
     if grid.mask is None:
-        live = np.ceil(grid.columns * grid.density).astype(np.int64)
-        return output_stationary(replace(grid, c=live, taps=1), hardware)
+        joined = joined_groups(grid, hardware.array.rows)
+        live = np.ceil(joined.columns * grid.density).astype(np.int64)
+        return output_stationary(replace(joined, c=live, taps=1), hardware)
     mask = grid.mask
-    folds = channel_compaction_grid(
-        mask.bits, mask.row_start, mask.row_size, mask.column_start, mask.column_size, grid.t.ravel(),
-        hardware.array.rows, hardware.array.cols, 1,
-    )  # fmt: skip
+    folds = channel_compaction_grid(*mask.where, grid.t.ravel(), hardware.array.rows, hardware.array.cols, 1, mask.span)
     return compacted_output_stationary(grid, hardware, folds, skips="channels")
 
 
@@ -39,6 +42,5 @@ DATAFLOW = Dataflow(
     phases=("grad_weight",),
     structures=("column_set", "input_channel", "tap", "layer"),
     fallback="dense-os",
-    grouped=False,
     compact_outputs=True,
 )

@@ -5,6 +5,9 @@ whole fold and takes its word of X from a bus of WIDTH words that is passed down
 column. A fold takes live columns of the tile in order until a row would need more than C PEs or the bus more than
 WIDTH words, so a mask of density d runs at up to min(1/d, WIDTH/C) of dense speed, less what rows differ.
 
+Rows of one fold may belong to several groups of a convolution: the bus carries the columns of all of them, and every
+row picks its own. A depthwise layer keeps all R rows busy in this way, where the dense dataflow keeps one.
+
 The gather network: WIDTH X words are registered in every row (a plain array registers C), every PE has a
 WIDTH:1 multiplexer (log2 WIDTH stages of 2:1) and an index register of log2 WIDTH bits, double-buffered.
 Index decode: one decoder per row finds one element per cycle, while the former fold runs; the first fold waits for it.
@@ -18,7 +21,7 @@ from dataclasses import replace
 import numpy as np
 
 from npusim.dataflow import Dataflow, TileCost
-from npusim.folding import live_channels, live_rows, output_stationary
+from npusim.folding import joined_groups, live_channels, live_rows, output_stationary
 from npusim.gather_kernels import GATHER_FIELDS, GatherArray, gather_grid
 
 WIDTH = 64
@@ -36,13 +39,14 @@ def array_of(hardware, b_bits):
 def cost(grid, hardware):
     array = array_of(hardware, grid.b_bits)
     if grid.mask is None:
-        share = max(min(1.0, 1.3 * grid.density), array.columns / array.width)
-        return output_stationary(replace(grid, c=np.ceil(grid.columns * share).astype(np.int64), taps=1), hardware)
+        joined = joined_groups(grid, array.rows)
+        # Columns that one row needs, or that the bus must carry for all rows of a block, in array columns.
+        on_bus = joined.columns * np.minimum(1.0, grid.density * np.minimum(grid.m, array.rows)) / array.width
+        live = np.maximum(grid.columns * min(1.0, 1.3 * grid.density), on_bus * array.columns)
+        return output_stationary(replace(joined, c=np.ceil(live).astype(np.int64), taps=1), hardware)
     mask = grid.mask
-    cells = gather_grid(
-        mask.bits, mask.row_start, mask.row_size, mask.column_start, mask.column_size, grid.t.ravel(), array
-    )
-    cell = dict(zip(GATHER_FIELDS, np.moveaxis(cells[None], -1, 0), strict=True))
+    cells = gather_grid(*mask.where, grid.t.ravel(), array, mask.span)
+    cell = mask.fields(cells, GATHER_FIELDS)
     return TileCost(
         cycles=cell["cycles"],
         macs_done=cell["macs"],
@@ -67,6 +71,5 @@ DATAFLOW = Dataflow(
     phases=("grad_weight",),
     structures=("element", "kernel", "output_channel", "input_channel", "tap", "column_set", "n_m", "layer"),
     fallback="dense-os",
-    grouped=False,
     compact_outputs=True,
 )

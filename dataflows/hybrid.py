@@ -1,8 +1,8 @@
 """Hybrid: every layer's grad_weight takes the dataflow that needs the fewest simulated cycles.
 
 A machine that has the reduction-window array next to plain output-stationary feeding (dense, packed rows, channels or
-column sets) or weight-stationary feeding chooses per layer, before the step, from the mask. Layers that cannot use the
-mask (grouped, full) fall back to dense output stationary, and so do forward and grad_input.
+column sets) or weight-stationary feeding chooses per layer, before the step, from the mask. Layers
+without a mask, or with a full one, fall back to dense output stationary, and so do forward and grad_input.
 """
 
 from npusim.dataflow import Dataflow

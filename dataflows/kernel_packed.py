@@ -7,6 +7,7 @@ kernel mask every running row is wanted, so folds follow the mask exactly, but o
 are used (9 of 16 for a 3x3 kernel); a larger w uses more columns and computes the union of its channels' rows.
 w is chosen per tile for the fewest cycles; all C columns, cutting kernels, is one of the choices. For 1x1 kernels w = 1
 would use one column: kernels are single elements then, and packing gives way to the union.
+A grouped convolution is packed group by group; a depthwise one keeps one busy row per fold and loses dead channels.
 
 Overheads, simulated: unused columns, union of rows, ragged folds, fill and drain, mask scan. Sums of selected elements
 only are kept, by rank.
@@ -31,9 +32,9 @@ def cost(grid, hardware):
     if grid.mask is None:
         return output_stationary(grid, hardware)
     mask, rows = grid.mask, hardware.array.rows
-    where = (mask.bits, mask.row_start, mask.row_size, mask.column_start, mask.column_size, grid.t.ravel())
-    options = [row_compaction_grid(*where, rows, width) for width in widths(grid.taps, hardware.array.cols)]
-    # grid.t is [1, 1, 1, t]; folds are [m, c, t, fields].
+    where = (*mask.where, grid.t.ravel())
+    options = [row_compaction_grid(*where, rows, width, mask.span) for width in widths(grid.taps, hardware.array.cols)]
+    # grid.t is [1, 1, 1, t]; folds are [row ranges, c, t, fields].
     grid_t = grid.t.reshape(1, 1, -1)
 
     def total(folds):
@@ -52,6 +53,5 @@ DATAFLOW = Dataflow(
     phases=("grad_weight",),
     structures=("kernel", "output_channel", "layer"),
     fallback="dense-os",
-    grouped=False,
     compact_outputs=True,
 )

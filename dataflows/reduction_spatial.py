@@ -8,6 +8,10 @@ through the port of buffer B (hidden only as far as the walk lasts), groups wait
 selected elements, adder-tree latency per pass, chunks of g pixels that are not full, mask fetch, and an
 accumulator read-modify-write for every element and chunk.
 
+The F output channels of a pass may belong to several groups of a convolution: the live columns of one group after
+another go to the tree groups, and each walks the rows of its own. A depthwise layer has one row per column, so a walk
+takes one cycle and the loads of X bound it.
+
 The group size g is a power of two, chosen per tile for the fewest cycles: small g fits short reductions (few
 pixels), large g shares fewer X loads and balances better.
 """
@@ -18,8 +22,8 @@ import numpy as np
 
 from npusim.dataflow import Dataflow, TileCost
 from npusim.errors import ConfigError
-from npusim.folding import reduction_cost
-from npusim.reduction_kernels import REDUCTION_FIELDS, ReductionArray, reduction_grid
+from npusim.folding import joined_groups, reduction_cost
+from npusim.reduction_kernels import REDUCTION_FIELDS, ReductionArray, reduction_grids
 
 SMALLEST_GROUP = 8
 
@@ -48,13 +52,12 @@ def cost(grid, hardware):
     mask = grid.mask
     if mask is None:
         return unmasked_cost(grid, hardware)
-    where = (mask.bits, mask.row_start, mask.row_size, mask.column_start, mask.column_size, grid.t.ravel())
+    options = tuple(arrays(hardware, grid.a_bits, grid.b_bits))
     best = reduce(
         lambda best, other: np.where(other[..., :1] < best[..., :1], other, best),
-        (reduction_grid(*where, array) for array in arrays(hardware, grid.a_bits, grid.b_bits)),
+        reduction_grids(*mask.where, grid.t.ravel(), options, mask.span),
     )
-    cell = dict(zip(REDUCTION_FIELDS, np.moveaxis(best[None], -1, 0), strict=True))
-    return reduction_cost(grid, cell)
+    return reduction_cost(grid, mask.fields(best, REDUCTION_FIELDS))
 
 
 def unmasked_cost(grid, hardware):
@@ -63,19 +66,21 @@ def unmasked_cost(grid, hardware):
         lambda best, other: np.where(other[0] < best[0], other, best),
         (np.stack(np.broadcast_arrays(*_dense(grid, a))) for a in arrays(hardware, grid.a_bits, grid.b_bits)),
     )
-    return TileCost(cycles, grid.macs, 0, a_words, b_words, updates, grid.m * grid.columns, decodes=updates)
+    return TileCost(cycles, grid.macs, 0, a_words, b_words, updates, grid.g * grid.m * grid.columns, decodes=updates)
 
 
 def _dense(grid, array):
     """(cycles, dY words, X words, accumulator updates) of a full mask with this grouping."""
-    chunks, blocks = -(-grid.t // array.group), -(-grid.m // array.registers)
-    rows, terms = np.minimum(grid.m, array.registers), np.minimum(grid.t, array.group)
+    joined = joined_groups(grid, array.registers)
+    chunks, blocks = -(-grid.t // array.group), -(-joined.m // array.registers)
+    rows, terms = np.minimum(joined.m, array.registers), np.minimum(grid.t, array.group)
     preload = -(-rows * terms * array.operand_bytes // array.port_a_bytes)
     load = -(-array.groups * terms * array.operand_bytes // array.port_b_bytes)
-    walk = np.ceil(-(-grid.columns // array.groups) * np.maximum(rows * grid.density, load)).astype(np.int64)
+    met = np.minimum(grid.m, array.registers) * grid.density
+    walk = np.ceil(-(-joined.columns // array.groups) * np.maximum(met, load)).astype(np.int64)
     cycles = chunks * blocks * (preload + load + walk + array.group.bit_length() + 1)
     words = chunks * terms
-    return cycles, words * grid.m, words * blocks * grid.columns, grid.m * grid.columns * chunks
+    return cycles, words * joined.m, words * blocks * joined.columns, joined.m * grid.columns * chunks
 
 
 DATAFLOW = Dataflow(
@@ -85,6 +90,5 @@ DATAFLOW = Dataflow(
     phases=("grad_weight",),
     structures=("element", "kernel", "output_channel", "input_channel", "tap", "column_set", "n_m", "layer"),
     fallback="dense-os",
-    grouped=False,
     compact_outputs=True,
 )

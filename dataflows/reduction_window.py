@@ -14,6 +14,11 @@ group of g PEs gives one selected element of dW per cycle. Four mechanisms remov
 - *Chunks of falling size.* T is cut into chunks of g pixels with g a power of two that may fall: 784 pixels are three
   passes of 256 and one of 16 on sixteen groups, not four passes of 256.
 
+The F output channels of a row block may belong to several groups of a convolution: a PE keeps a dY word of each, lines
+of one group after another are loaded, and a line meets the rows of its own group only. In a depthwise layer a row block
+is F channels; a pass over 256 pixels of 16 channels takes 48 lines of 3 taps, where dense-os streams 16 times 256
+pixels through one row.
+
 The sequencer takes g and Gr per chunk with the fewest cycles, from line counts that it has after scanning the mask.
 Overheads, all simulated: dY preload (X loads start beside it), waiting for X, imbalance, adder-tree latency
 per pass, ragged chunks, mask fetch, accumulator read-modify-writes, multiplexers, index decodes.
@@ -61,11 +66,8 @@ def cost(grid, hardware):
     lines = np.arange(grid.taps) if grid.lines is None else grid.lines
     if mask is None:
         return priced(grid, array, lines)
-    cells = window_grid(
-        mask.bits, mask.row_start, mask.row_size, mask.column_start, mask.column_size, grid.t.ravel(), grid.taps, lines,
-        halo(lines), array,
-    )  # fmt: skip
-    cell = dict(zip(WINDOW_FIELDS, np.moveaxis(cells[None], -1, 0), strict=True))
+    cells = window_grid(*mask.where, grid.t.ravel(), grid.taps, lines, halo(lines), array, mask.span)
+    cell = mask.fields(cells, WINDOW_FIELDS)
     return reduction_cost(grid, cell, mux_words=MUX_STAGES * cell["macs"] if halo(lines) else 0)
 
 
@@ -73,15 +75,16 @@ def priced(grid, array, lines):
     """An estimate at the grid's density, for candidate tilings: walks or X loads, whichever is longer, and preloads."""
     per_channel = int(lines.max()) + 1
     terms = -(-grid.t // array.smallest) * array.smallest
-    elements = np.ceil(grid.m * grid.columns * grid.density).astype(np.int64)
-    passes = -(-terms // array.pes) * -(-grid.m // array.registers)
-    x_words = -(-grid.m // (2 * array.registers)) * grid.c * per_channel * grid.t
+    rows = grid.g * grid.m
+    elements = np.ceil(rows * grid.columns * grid.density).astype(np.int64)
+    passes = -(-terms // array.pes) * -(-rows // array.registers)
+    x_words = grid.g * -(-grid.m // (2 * array.registers)) * grid.c * per_channel * grid.t
     loads = -(-x_words * array.operand_bytes // array.port_b_bytes)
-    preload = -(-grid.m * grid.t * array.operand_bytes // array.port_a_bytes)
+    preload = -(-rows * grid.t * array.operand_bytes // array.port_a_bytes)
     cycles = np.maximum(elements * terms // array.pes, loads) + preload + passes * (2 + array.pes.bit_length())
     rest = grid.t % array.pes
     updates = elements * (grid.t // array.pes + (rest > 0) + (rest & (rest - 1) > 0))
-    return TileCost(cycles, grid.macs, 0, grid.m * grid.t, x_words, updates, grid.m * grid.columns, decodes=updates)
+    return TileCost(cycles, grid.macs, 0, rows * grid.t, x_words, updates, rows * grid.columns, decodes=updates)
 
 
 DATAFLOW = Dataflow(
@@ -91,6 +94,5 @@ DATAFLOW = Dataflow(
     phases=("grad_weight",),
     structures=("element", "kernel", "output_channel", "input_channel", "tap", "column_set", "n_m", "layer"),
     fallback="dense-os",
-    grouped=False,
     compact_outputs=True,
 )

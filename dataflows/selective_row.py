@@ -4,7 +4,9 @@ grad_weight on the output-stationary array. For each block of C columns (input c
 channels that have a selected element there are gathered into ceil(live/R) folds. Mechanism: the row feeders
 take dY rows by an index list, so the array itself is unchanged. Saves cycles for output-channel masks:
 ceil(K/R) becomes ceil(dK/R). An unstructured mask leaves hardly any row dead: unselected elements of live
-rows are computed with gated MACs and not written back.
+rows are computed with gated MACs and not written back. A grouped convolution is packed group by group: of a depthwise
+one, channels without a selected element are left out, and every other one takes a fold with one busy row, as in the
+dense dataflow.
 """
 
 from npusim.dataflow import Dataflow
@@ -16,10 +18,7 @@ def cost(grid, hardware):
     if grid.mask is None:
         return output_stationary(grid, hardware)
     mask = grid.mask
-    folds = row_compaction_grid(
-        mask.bits, mask.row_start, mask.row_size, mask.column_start, mask.column_size, grid.t.ravel(),
-        hardware.array.rows, hardware.array.cols,
-    )  # fmt: skip
+    folds = row_compaction_grid(*mask.where, grid.t.ravel(), hardware.array.rows, hardware.array.cols, mask.span)
     return compacted_output_stationary(grid, hardware, folds, skips="rows")
 
 
@@ -30,5 +29,4 @@ DATAFLOW = Dataflow(
     phases=("grad_weight",),
     structures=("output_channel", "layer"),
     fallback="dense-os",
-    grouped=False,
 )

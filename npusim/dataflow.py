@@ -27,20 +27,41 @@ MASK_STRUCTURES = ("element", "kernel", "output_channel", "input_channel", "tap"
 
 @dataclass(frozen=True)
 class MaskGrid:
-    """Update mask of a tile grid: bits uint8 [K, C*taps], and where each tile begins and how far it reaches."""
+    """Update mask of a tile grid: bits uint8 [K, C/G*taps], and where each tile begins and how far it reaches.
+
+    Row ranges are those of all group tiles one after the other: a tile of several groups takes all their rows. Columns
+    of a row are those of its own group, of `group_rows` rows (0: one group of all rows).
+    """
 
     bits: Ints
     row_start: Ints
     row_size: Ints
     column_start: Ints
     column_size: Ints
+    group_rows: int = 0
+    group_tiles: int = 1
+
+    @property
+    def where(self) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+        """Bits and ranges as the tile kernels take them."""
+        return self.bits, self.row_start, self.row_size, self.column_start, self.column_size
+
+    @property
+    def span(self) -> int:
+        """Rows of one group."""
+        return self.group_rows or self.bits.shape[0]
+
+    def fields(self, cells: Ints, names: tuple[str, ...]) -> dict[str, Ints]:
+        """A kernel's [row ranges, c tiles, t tiles, fields] as named arrays over [g, m, c, t tiles]."""
+        table = cells.reshape(self.group_tiles, -1, *cells.shape[1:])
+        return dict(zip(names, np.moveaxis(table, -1, 0), strict=True))
 
 
 @dataclass(frozen=True)
 class TileGrid:
-    """Tile extents as int64 arrays that broadcast together to (m tiles, c tiles, t tiles).
+    """Tile extents as int64 arrays that broadcast together to (group tiles, m tiles, c tiles, t tiles).
 
-    g groups per tile, m rows, c channels, t pixels; `taps` is common. In role TAPS (grad_weight) the output
+    g groups per tile, m rows, c channels of a group, t pixels; `taps` is common. In role TAPS (grad_weight) the output
     is [m, c*taps] and t is reduced, in role PIXELS the output is [m, t] and c*taps is reduced.
     `a_bits`, `b_bits`: operand widths. `mask` is None when the operation has none, or the tiling is only priced;
     `density` is the selected share to price it with. `lines` gives every tap of a channel the number of its line:
@@ -91,8 +112,8 @@ class TileCost:
     tree_adds, decodes   adder-tree additions and index decodes
     mux_words     operand words times the 2:1 stages of the selection networks that they pass
     register_bytes   written into registers beyond the two operands of every MAC
-    live_rows, live_channels   how many rows of A and channels of B must be loaded, per m tile and per c tile,
-                  None when all of them
+    live_rows, live_channels   how many rows of A and channels of B must be loaded, [g tiles, m tiles] and [g tiles,
+                  c tiles], over all groups of a tile; None when all of them
     """
 
     cycles: Ints | int
@@ -117,9 +138,10 @@ class Dataflow:
 
     `phases` it can run; `structures`: mask structures that save it cycles (empty: it ignores masks and
     computes everything); `fallback`: the dataflow for the other phases, for grouped convolutions unless
-    `grouped`, and for operations without a mask when it needs one. `compact_outputs`: partial sums of selected
-    elements only are kept in the accumulator buffer, addressed by their rank in the tile's mask. `choices`: names of
-    dataflows of which every operation takes the one with the fewest simulated cycles (its own `cost` is never used).
+    `grouped` (its cost then takes tiles of several groups), and for operations without a mask when it needs one.
+    `compact_outputs`: partial sums of selected elements only are kept in the accumulator buffer, addressed by their
+    rank in the tile's mask. `choices`: names of dataflows of which every operation takes the one with the fewest
+    simulated cycles (its own `cost` is never used).
     """
 
     name: str

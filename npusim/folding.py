@@ -7,6 +7,7 @@ cycles through the closed forms of `npusim.array`, with the latencies of the arr
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,11 +77,11 @@ def operand_stationary(grid: TileGrid, hw: Hardware, hold_a: bool) -> TileCost:
 def compacted_output_stationary(grid: TileGrid, hw: Hardware, folds: np.ndarray, skips: str) -> TileCost:
     """Output stationary on packed folds of a masked grad_weight grid.
 
-    `folds` is int64 [m tiles, c tiles, t tiles, reduction_kernels.FOLD_FIELDS]; `skips` says which operand shrinks
+    `folds` is int64 [row ranges, c tiles, t tiles, reduction_kernels.FOLD_FIELDS]; `skips` says which operand shrinks
     with the mask: 'rows' (dY of dead output channels is never loaded) or 'channels' (X of dead input channels).
     """
     assert grid.mask is not None
-    cell = dict(zip(FOLD_FIELDS, np.moveaxis(folds[None], -1, 0), strict=True))
+    cell = grid.mask.fields(folds, FOLD_FIELDS)
     cycles = array_timing.output_stationary(cell["folds"], grid.t, cell["sum_columns"], cell["last_columns"], hw.array)
     return TileCost(
         cycles=cycles,
@@ -91,6 +92,7 @@ def compacted_output_stationary(grid: TileGrid, hw: Hardware, folds: np.ndarray,
         updates=cell["selected"],
         outputs=cell["selected"][..., :1],
         mask_bits=np.where(cycles > 0, cell["scan_bits"], 0),
+        register_bytes=passed_bytes(grid, cell["idle_slots"]),
         live_rows=live_rows(grid.mask) if skips == "rows" else None,
         live_channels=live_channels(grid.mask, grid.taps) if skips == "channels" else None,
     )
@@ -117,11 +119,25 @@ def reduction_cost(grid: TileGrid, cell: Mapping[str, np.ndarray], mux_words: np
 
 
 def live_rows(mask: MaskGrid) -> np.ndarray:
-    """How many rows (output channels) of each m tile have any selected element, int64 [m tiles]."""
-    return np.add.reduceat(mask.bits.any(axis=1).astype(np.int64), mask.row_start)
+    """How many rows (output channels) of each tile have any selected element, int64 [g tiles, m tiles]."""
+    live = np.add.reduceat(mask.bits.any(axis=1).astype(np.int64), mask.row_start)
+    return live.reshape(mask.group_tiles, -1)
 
 
 def live_channels(mask: MaskGrid, taps: int) -> np.ndarray:
-    """How many input channels of each c tile have any selected element, int64 [c tiles]."""
-    live = mask.bits.any(axis=0).reshape(-1, taps).any(axis=1).astype(np.int64)
-    return np.add.reduceat(live, mask.column_start // taps)
+    """How many input channels of each tile, over its groups, have any selected element, int64 [g tiles, c tiles]."""
+    groups = mask.bits.reshape(-1, mask.span, mask.bits.shape[1]).any(axis=1)
+    live = groups.reshape(groups.shape[0], -1, taps).any(axis=2).astype(np.int64)
+    first = mask.row_start.reshape(mask.group_tiles, -1)[:, 0] // mask.span
+    return np.add.reduceat(np.add.reduceat(live, first, axis=0), mask.column_start // taps, axis=1)
+
+
+def passed_bytes(grid: TileGrid, idle_slots: np.ndarray) -> np.ndarray:
+    """Bytes written into operand registers of PEs that pass on operands of two groups and have nothing to sum."""
+    return idle_slots * (grid.a_bits + grid.b_bits) // 8
+
+
+def joined_groups(grid: TileGrid, rows: int) -> TileGrid:
+    """To price tiles that pack several groups: blocks of `rows` rows take the columns of all groups they belong to."""
+    groups = np.minimum(grid.g, ceil_div(rows, grid.m))
+    return replace(grid, g=np.ones_like(grid.g), m=grid.g * grid.m, c=groups * grid.c)

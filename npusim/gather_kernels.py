@@ -1,7 +1,7 @@
 """Cycles and counts of selective grad_weight tiles: element-gather output stationary, and weight stationary by union.
 
 Masks, tiles and results as in `npusim.reduction_kernels`: `bits` uint8 [K, C*taps], ranges of rows and columns,
-reduction lengths in `terms`; every call returns int64 [row tiles, column tiles, terms, fields].
+reduction lengths in `terms`, `span` rows per group; every call returns int64 [row tiles, column tiles, terms, fields].
 """
 
 from __future__ import annotations
@@ -39,40 +39,55 @@ class GatherArray(NamedTuple):
 
 
 @njit
-def gather_fold_end(bits, live, found, first, end, array, counts, banks):
-    """The column after the fold that begins at `first`, and the live columns in it; fills `counts` and `banks`.
+def block_parts(live, span):
+    """Where the rows of each group begin in `live`, and where the last ends: int64 [groups + 1]."""
+    parts = np.zeros(live.size + 1, np.int64)
+    groups = 0
+    for k in range(1, live.size + 1):
+        if k == live.size or (span and live[k] // span != live[k - 1] // span):
+            groups += 1
+            parts[groups] = k
+    return parts[: groups + 1]
 
-    A fold takes columns in order until a row would need more than `columns` PEs or the network more than `width` words.
+
+@njit
+def gather_fold_end(bits, live, parts, first, width, begin, array, counts, banks):
+    """The position after the fold that begins at `begin`, and the live columns in it; fills `counts` and `banks`.
+
+    Positions count the columns first..first + width of every group of the block (`parts` from block_parts), group
+    after group. A fold takes them in order until a row would need more than `columns` PEs or the network more than
+    `width` words.
     """
-    counts[:found] = 0
+    counts[: live.size] = 0
     banks[:] = 0
     taken = 0
-    for col in range(first, end):
+    end = (parts.size - 1) * width
+    for position in range(begin, end):
+        group, col = divmod(position, width)
         hit, full = False, False
-        for k in range(found):
-            if bits[live[k], col]:
+        for k in range(parts[group], parts[group + 1]):
+            if bits[live[k], first + col]:
                 hit = True
                 full = full or counts[k] == array.columns
         if full or (hit and taken == array.width):
-            return col, taken
+            return position, taken
         if hit:
-            for k in range(found):
-                counts[k] += bits[live[k], col]
-            banks[col % array.banks] += 1
+            for k in range(parts[group], parts[group + 1]):
+                counts[k] += bits[live[k], first + col]
+            banks[(first + position) % array.banks] += 1
             taken += 1
     return end, taken
 
 
 @njit
-def _gather_tile(bits, rows_live, found, first, end, terms, array, cell, counts, banks):
-    """One tile: `found` live rows taken array.rows at a time, columns first..end cut into folds."""
+def _gather_tile(bits, rows_live, first, width, terms, array, span, cell, counts, banks):
+    """One tile: live rows taken array.rows at a time, columns first..first + width of their groups cut into folds."""
     tail, interval, folds = np.int64(0), np.int64(0), np.int64(0)
-    for block in range(0, found, array.rows):
-        height = min(array.rows, found - block)
-        live = rows_live[block : block + height]
-        col = first
-        while col < end:
-            col, taken = gather_fold_end(bits, live, height, col, end, array, counts, banks)
+    for block in range(0, rows_live.size, array.rows):
+        live = rows_live[block : block + array.rows]
+        height, parts, position = live.size, block_parts(live, span), 0
+        while position < (parts.size - 1) * width:
+            position, taken = gather_fold_end(bits, live, parts, first, width, position, array, counts, banks)
             if taken == 0:
                 break
             widest = counts[:height].max()
@@ -124,7 +139,7 @@ def _live_rows(bits, row_start, row_size, col_start, col_size, live):
 
 
 @njit
-def gather_grid(bits, row_start, row_size, col_start, col_size, terms, array):
+def gather_grid(bits, row_start, row_size, col_start, col_size, terms, array, span=0):
     """Tiles on the element-gather array: int64 [row tiles, column tiles, terms, GATHER_FIELDS]."""
     out = np.zeros((row_start.size, col_start.size, terms.size, 10), np.int64)
     live = np.empty(bits.shape[0], np.int64)
@@ -132,26 +147,29 @@ def gather_grid(bits, row_start, row_size, col_start, col_size, terms, array):
     banks = np.empty(array.banks, np.int64)
     for i in range(row_start.size):
         for j in range(col_start.size):
-            first, end = col_start[j], col_start[j] + col_size[j]
-            found = _live_rows(bits, row_start[i], row_size[i], first, col_size[j], live)
+            first, width = col_start[j], col_size[j]
+            found = _live_rows(bits, row_start[i], row_size[i], first, width, live)
             for t in range(terms.size):
-                _gather_tile(bits, live, found, first, end, terms[t], array, out[i, j, t], counts, banks)
+                _gather_tile(bits, live[:found], first, width, terms[t], array, span, out[i, j, t], counts, banks)
             out[i, j, :, 9] = row_size[i] * col_size[j]
     return out
 
 
 # One column per field of union_grid.
-UNION_FIELDS = ("cycles", "folds", "a_words", "b_words", "mac_slots", "macs", "updates", "selected", "scan_bits")
+UNION_FIELDS = (
+    "cycles", "folds", "a_words", "b_words", "mac_slots", "macs", "updates", "selected", "scan_bits", "idle_slots",
+)  # fmt: skip
 
 
 @njit
-def union_grid(bits, row_start, row_size, col_start, col_size, terms, rows, columns, overlap):
+def union_grid(bits, row_start, row_size, col_start, col_size, terms, rows, columns, overlap, span=0):
     """dY held, live columns streamed: int64 [row tiles, column tiles, terms, UNION_FIELDS].
 
     The tile's live rows (output channels) are held `columns` at a time, `rows` pixels at a time; the columns that any
-    of the held rows selects stream through. Row blocks outer, pixel blocks inner.
+    of the held rows selects stream through, those of one group after those of another. Row blocks outer, pixel blocks
+    inner. idle_slots: PE cycles with operands of two groups.
     """
-    out = np.zeros((row_start.size, col_start.size, terms.size, 9), np.int64)
+    out = np.zeros((row_start.size, col_start.size, terms.size, len(UNION_FIELDS)), np.int64)
     live = np.empty(bits.shape[0], np.int64)
     for i in range(row_start.size):
         for j in range(col_start.size):
@@ -161,13 +179,17 @@ def union_grid(bits, row_start, row_size, col_start, col_size, terms, rows, colu
             saved = np.zeros(terms.size, np.int64)
             for block in range(0, found, columns):
                 held = min(columns, found - block)
-                streamed, selected = np.int64(0), np.int64(0)
-                for col in range(first, first + width):
-                    count = np.int64(0)
-                    for k in range(block, block + held):
-                        count += bits[live[k], col]
-                    streamed += count > 0
-                    selected += count
+                streamed, selected, wanted = np.int64(0), np.int64(0), np.int64(0)
+                parts = block_parts(live[block : block + held], span)
+                for group in range(parts.size - 1):
+                    members = live[block + parts[group] : block + parts[group + 1]]
+                    for col in range(first, first + width):
+                        count = np.int64(0)
+                        for row in members:
+                            count += bits[row, col]
+                        streamed += count > 0
+                        wanted += (count > 0) * members.size
+                        selected += count
                 for t in range(terms.size):
                     cell, folds = out[i, j, t], (terms[t] + rows - 1) // rows
                     interval = max(streamed, rows)
@@ -180,7 +202,8 @@ def union_grid(bits, row_start, row_size, col_start, col_size, terms, rows, colu
                     cell[1] += folds
                     cell[2] += held * terms[t]
                     cell[3] += streamed * terms[t]
-                    cell[4] += held * streamed * terms[t]
+                    cell[4] += wanted * terms[t]
+                    cell[9] += (held * streamed - wanted) * terms[t]
                     cell[5] += selected * terms[t]
                     cell[6] += selected * folds
                     cell[7] += selected

@@ -1,9 +1,11 @@
 """Cycles and counts of selective grad_weight tiles, from the mask itself.
 
 dW[K, C*R*S] = dY[K, T] . im2col(X)^T[T, C*R*S]. `bits` is the mask, uint8 [K, C*R*S] of 0 and 1: rows are the
-output channels of one group, columns are channel-major (c, r, s). A tile is a range of rows x a range of columns;
+output channels, columns are channel-major (c, r, s). A tile is a range of rows x a range of columns;
 one call evaluates every tile of a grid for every reduction length in `terms`, and returns
 int64 [row tiles, column tiles, terms, fields]. A tile with no selected element is all zeros, except for `scan_bits`.
+
+Groups of a convolution: `span` rows make a group (0: all rows do), and the columns of a row are those of its own group.
 
 `reduction_grid` is the reduction-spatial array (adder tree), the others are the output-stationary array; rtl/README.md
 describes both machines and tests/rtl holds these kernels to their RTL, cycle by cycle.
@@ -63,7 +65,14 @@ FOLD_FIELDS = (
     "macs",  # of these, for selected elements
     "selected",  # result writes
     "scan_bits",  # mask bits read to decide what is live
+    "idle_slots",  # PE cycles with operands of two groups: neither summed nor in mac_slots
 )
+
+
+@njit
+def group_end(row, end, span):
+    """The row after the last of `row`'s group, at most `end`."""
+    return min(end, (row // span + 1) * span) if span else end
 
 
 @njit
@@ -81,19 +90,40 @@ def _live_rows(bits, row_start, row_size, col_start, col_size, live):
 
 
 @njit
-def _batch_steps(counts, col_size, groups, steps):
-    """Batches of `groups` live columns: (batches, live columns, selected); `steps` gets each batch's largest count."""
-    live = 0
-    selected = 0
-    for col in range(col_size):
-        count = counts[col]
-        if count:
-            batch = live // groups
-            if live % groups == 0 or count > steps[batch]:
-                steps[batch] = count
-            live += 1
-            selected += count
-    return (live + groups - 1) // groups, live, selected
+def _batch_steps(counts, live, groups, steps):
+    """Batches of `groups` of the `live` columns: their number; `steps` gets each batch's largest count."""
+    batches = (live + groups - 1) // groups
+    for batch in range(batches):
+        steps[batch] = counts[batch * groups : min(live, (batch + 1) * groups)].max()
+    return batches
+
+
+@njit
+def _column_counts(bits, rows, first, width, span, scratch, counts):
+    """Selected elements of the live columns of `rows`, group after group, into `counts`.
+
+    (live columns, selected elements, mask bits: live columns of each group times its rows)
+    """
+    live, selected, fetched = 0, 0, 0
+    begin = 0
+    while begin < rows.size:
+        end = rows.size if span == 0 else begin + 1
+        while end < rows.size and rows[end] // span == rows[begin] // span:
+            end += 1
+        scratch[:width] = 0
+        for k in range(begin, end):
+            row = bits[rows[k]]
+            for col in range(width):
+                scratch[col] += row[first + col]
+        before = live
+        for col in range(width):
+            if scratch[col]:
+                counts[live] = scratch[col]
+                selected += scratch[col]
+                live += 1
+        fetched += (live - before) * (end - begin)
+        begin = end
+    return live, selected, fetched
 
 
 @njit
@@ -106,7 +136,7 @@ def _log2(value):
 
 
 @njit
-def _add_passes(out, times, chunk, block_rows, live, selected, steps, batches, array):
+def _add_passes(out, times, chunk, block_rows, live, selected, fetched, steps, batches, array):
     """Add `times` equal passes of one block over chunks of `chunk` terms to `out`."""
     preload = (block_rows * chunk * array.operand_bytes + array.port_a_bytes - 1) // array.port_a_bytes
     full = (array.groups * chunk * array.operand_bytes + array.port_b_bytes - 1) // array.port_b_bytes
@@ -128,46 +158,53 @@ def _add_passes(out, times, chunk, block_rows, live, selected, steps, batches, a
     out[5] += times
     out[6] += times * block_rows * chunk
     out[7] += times * live * chunk
-    out[8] += times * live * block_rows
+    out[8] += times * fetched
     out[10] += times * selected
     out[11] += times * selected * chunk
     out[12] += times * selected * (chunk - 1)
 
 
 @njit
-def reduction_grid(bits, row_start, row_size, col_start, col_size, terms, array):
-    """Tiles on the reduction-spatial array: int64 [row tiles, column tiles, terms, REDUCTION_FIELDS].
+def reduction_grids(bits, row_start, row_size, col_start, col_size, terms, arrays, span=0):
+    """Tiles on reduction-spatial arrays: int64 [arrays, row tiles, column tiles, terms, REDUCTION_FIELDS].
 
-    The tile's live rows are cut into blocks of `registers`; every block makes one pass per chunk of `group` terms.
-    A pass preloads dY, then takes the block's live columns `groups` at a time: while the groups walk the selected
-    elements of one batch, the X words of the next are loaded.
+    `arrays`: ways to group the PEs of one machine, with the same registers. The tile's live rows are cut into blocks of
+    `registers`; every block makes one pass per chunk of `group` terms. A pass preloads dY, then takes the block's live
+    columns (of a grouped convolution: those of all its groups, each met by its own group's rows) `groups` at a time:
+    while the groups walk the selected elements of one batch, the X words of the next are loaded.
     """
-    out = np.zeros((row_start.size, col_start.size, terms.size, 14), np.int64)
+    out = np.zeros((len(arrays), row_start.size, col_start.size, terms.size, 14), np.int64)
     live_rows = np.empty(bits.shape[0], np.int64)
-    counts = np.empty(bits.shape[1], np.int32)
-    steps = np.empty(bits.shape[1], np.int32)
+    registers = arrays[0].registers
+    longest = bits.shape[1] * (min(registers, bits.shape[0] // span) if span else 1)
+    scratch = np.empty(bits.shape[1], np.int32)
+    counts, steps = np.empty(longest, np.int32), np.empty(longest, np.int32)
     for i in range(row_start.size):
         for j in range(col_start.size):
             first, width = col_start[j], col_size[j]
             found = _live_rows(bits, row_start[i], row_size[i], first, width, live_rows)
-            for block in range(0, found, array.registers):
-                block_rows = min(array.registers, found - block)
-                counts[:width] = 0
-                for k in range(block, block + block_rows):
-                    row = live_rows[k]
-                    for col in range(width):
-                        counts[col] += bits[row, first + col]
-                batches, live, selected = _batch_steps(counts, width, array.groups, steps)
-                for t in range(terms.size):
-                    chunks, rest = divmod(terms[t], array.group)
-                    cell = out[i, j, t]
-                    cell[13] += selected
-                    if chunks:
-                        _add_passes(cell, chunks, array.group, block_rows, live, selected, steps, batches, array)
-                    if rest:
-                        _add_passes(cell, 1, rest, block_rows, live, selected, steps, batches, array)
-            out[i, j, :, 9] = row_size[i] * width
+            out[:, i, j, :, 9] = row_size[i] * width
+            for block in range(0, found, registers):
+                rows = live_rows[block : min(block + registers, found)]
+                live, selected, fetched = _column_counts(bits, rows, first, width, span, scratch, counts)
+                for a in range(len(arrays)):
+                    array = arrays[a]
+                    batches = _batch_steps(counts, live, array.groups, steps)
+                    for t in range(terms.size):
+                        chunks, rest = divmod(terms[t], array.group)
+                        cell, size = out[a, i, j, t], rows.size
+                        cell[13] += selected
+                        if chunks:
+                            _add_passes(cell, chunks, array.group, size, live, selected, fetched, steps, batches, array)
+                        if rest:
+                            _add_passes(cell, 1, rest, size, live, selected, fetched, steps, batches, array)
     return out
+
+
+@njit
+def reduction_grid(bits, row_start, row_size, col_start, col_size, terms, array, span=0):
+    """`reduction_grids` of one array: int64 [row tiles, column tiles, terms, REDUCTION_FIELDS]."""
+    return reduction_grids(bits, row_start, row_size, col_start, col_size, terms, (array,), span)[0]
 
 
 @njit
@@ -208,7 +245,7 @@ def tile_skip_grid(bits, row_start, row_size, col_start, col_size, terms, rows, 
 
     Row blocks outer, column blocks inner. An all-ones mask gives the dense tile.
     """
-    out = np.zeros((row_start.size, col_start.size, terms.size, 8), np.int64)
+    out = np.zeros((row_start.size, col_start.size, terms.size, len(FOLD_FIELDS)), np.int64)
     for i in range(row_start.size):
         for j in range(col_start.size):
             selected = 0
@@ -226,63 +263,86 @@ def tile_skip_grid(bits, row_start, row_size, col_start, col_size, terms, rows, 
 
 
 @njit
-def row_compaction_grid(bits, row_start, row_size, col_start, col_size, terms, rows, columns):
+def row_compaction_grid(bits, row_start, row_size, col_start, col_size, terms, rows, columns, span=0):
     """Output stationary with compacted rows (selective-row): int64 [row tiles, column tiles, terms, FOLD_FIELDS].
 
-    For each block of `columns` columns, the rows of the tile with a selected element there are packed into
+    For each block of `columns` columns of a group, the rows of the tile with a selected element there are packed into
     ceil(live / rows) folds.
     """
-    out = np.zeros((row_start.size, col_start.size, terms.size, 8), np.int64)
+    out = np.zeros((row_start.size, col_start.size, terms.size, len(FOLD_FIELDS)), np.int64)
     live_rows = np.empty(bits.shape[0], np.int64)
     for i in range(row_start.size):
         for j in range(col_start.size):
-            for col in range(col_start[j], col_start[j] + col_size[j], columns):
-                width = min(columns, col_start[j] + col_size[j] - col)
-                live = _live_rows(bits, row_start[i], row_size[i], col, width, live_rows)
-                full, rest = divmod(live, rows)
-                for t in range(terms.size):
-                    if full:
-                        _add_folds(out[i, j, t], full, rows, width, width, terms[t], rows)
-                    if rest:
-                        _add_folds(out[i, j, t], 1, rest, width, width, terms[t], rows)
+            row, end = row_start[i], row_start[i] + row_size[i]
+            while row < end:
+                stop = group_end(row, end, span)
+                for col in range(col_start[j], col_start[j] + col_size[j], columns):
+                    width = min(columns, col_start[j] + col_size[j] - col)
+                    live = _live_rows(bits, row, stop - row, col, width, live_rows)
+                    full, rest = divmod(live, rows)
+                    for t in range(terms.size):
+                        if full:
+                            _add_folds(out[i, j, t], full, rows, width, width, terms[t], rows)
+                        if rest:
+                            _add_folds(out[i, j, t], 1, rest, width, width, terms[t], rows)
+                row = stop
             selected = _count(bits, row_start[i], row_size[i], col_start[j], col_size[j])
             _finish_tile(out[i, j], selected, row_size[i] * col_size[j], terms)
     return out
 
 
 @njit
-def channel_compaction_grid(bits, row_start, row_size, col_start, col_size, terms, rows, columns, taps):
+def live_columns(bits, row, end, first, width, taps, any_bit):
+    """Marks in `any_bit` the columns of channels of `taps` columns with a selected element in the rows; how many.
+
+    Channels are counted from column 0 of `bits`; columns first..first + width that cut a channel hold a part of it.
+    """
+    any_bit[:width] = 0
+    for k in range(row, end):
+        for col in range(width):
+            any_bit[col] |= bits[k, first + col]
+    live = 0
+    col = 0
+    while col < width:
+        stop = min(width, ((first + col) // taps + 1) * taps - first)
+        if any_bit[col:stop].any():
+            any_bit[col:stop] = 1
+            live += stop - col
+        col = stop
+    return live
+
+
+@njit
+def channel_compaction_grid(bits, row_start, row_size, col_start, col_size, terms, rows, columns, taps, span=0):
     """Output stationary with compacted columns (channel-skip): int64 [row tiles, column tiles, terms, FOLD_FIELDS].
 
     For each block of `rows` rows, an input channel is live when any of its `taps` columns has a selected element in
     those rows; the columns of live channels are packed into ceil(live columns / columns) folds. Channels are
-    counted from column 0 of `bits`; a tile that cuts a channel holds only a part of its columns.
+    counted from column 0 of `bits`; a tile that cuts a channel holds only a part of its columns. A block of rows of
+    several groups packs the columns of all of them, each of which only the rows of its group want.
     """
-    out = np.zeros((row_start.size, col_start.size, terms.size, 8), np.int64)
+    out = np.zeros((row_start.size, col_start.size, terms.size, len(FOLD_FIELDS)), np.int64)
     any_bit = np.empty(bits.shape[1], np.uint8)
     for i in range(row_start.size):
         for j in range(col_start.size):
             first, width = col_start[j], col_size[j]
             for row in range(row_start[i], row_start[i] + row_size[i], rows):
                 block_rows = min(rows, row_start[i] + row_size[i] - row)
-                any_bit[:width] = 0
-                for k in range(row, row + block_rows):
-                    for col in range(width):
-                        any_bit[col] |= bits[k, first + col]
-                live = 0
-                col = 0
-                while col < width:
-                    end = min(width, ((first + col) // taps + 1) * taps - first)
-                    for tap in range(col, end):
-                        if any_bit[tap]:
-                            live += end - col
-                            break
-                    col = end
+                live, wanted, begin = 0, 0, row
+                while begin < row + block_rows:
+                    end = group_end(begin, row + block_rows, span)
+                    found = live_columns(bits, begin, end, first, width, taps, any_bit)
+                    live += found
+                    wanted += found * (end - begin)
+                    begin = end
                 if live:
                     folds = (live + columns - 1) // columns
                     last = live - (folds - 1) * columns
                     for t in range(terms.size):
                         _add_folds(out[i, j, t], folds, block_rows, columns, last, terms[t], rows)
+                        idle = (block_rows * live - wanted) * terms[t]
+                        out[i, j, t, 4] -= idle
+                        out[i, j, t, 8] += idle
             selected = _count(bits, row_start[i], row_size[i], first, width)
             _finish_tile(out[i, j], selected, row_size[i] * width, terms)
     return out

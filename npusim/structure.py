@@ -34,11 +34,15 @@ RULES = ("any", "majority", "equal_count")
 
 @dataclass(frozen=True)
 class Structure:
-    """One structure; `rows` is the block height of column_set, `m` the neighbourhood of n_m."""
+    """One structure; `rows` is the block height of column_set, `m` the neighbourhood of n_m.
+
+    `per_group`: output channels of one group of a grouped convolution, which column sets do not leave; 0: all.
+    """
 
     name: str
     rows: int = 16
     m: int = 16
+    per_group: int = 0
 
     def __post_init__(self) -> None:
         if self.name not in MASK_STRUCTURES:
@@ -66,7 +70,9 @@ class Structure:
             case "tap":
                 grid = grid + taps
             case "column_set":
-                grid = grid + (rows // self.rows)[:, None, None] * (c * r * s) + column
+                per_group = self.per_group or k
+                block = rows // per_group * -(-per_group // self.rows) + rows % per_group // self.rows
+                grid = grid + block[:, None, None] * (c * r * s) + column
             case "n_m":
                 per_row = -(-c * r * s // self.m)
                 grid = grid + rows[:, None, None] * per_row + column // self.m

@@ -1,8 +1,9 @@
 """Cycles and counts of selective grad_weight tiles on the reduction-window array.
 
-Masks, tiles and results are given as there: `bits` uint8 [K, C*taps], ranges of rows and columns, reduction lengths in
-`terms`; every call returns int64 [row tiles, column tiles, terms, fields]. What the machine does is written in
-`dataflows/reduction_window.py`; `npusim.functional` executes the same schedule on numbers.
+Masks, tiles and results as in `npusim.reduction_kernels`: `bits` uint8 [K, C*taps], ranges of rows and columns,
+reduction lengths in `terms`, `span` rows per group; every call returns
+int64 [row tiles, column tiles, terms, fields]. What the machine does is written in `dataflows/reduction_window.py`;
+`npusim.functional` executes the same schedule on numbers.
 """
 
 from __future__ import annotations
@@ -50,9 +51,24 @@ WINDOW_FIELDS = (
 WINDOW = len(WINDOW_FIELDS)
 
 
+class BlockLines(NamedTuple):
+    """A tile's selected elements, by block of live rows and line.
+
+    work     int32 [blocks, lines]: selected elements; lines of one group follow those of the group before
+    rows     int64 [blocks]: live rows
+    members  int64 [blocks, groups]: live rows of each group, which are those that meet its lines
+    bounds   int64 [blocks, 2]: first line of the block's groups, and the one after the last
+    """
+
+    work: np.ndarray
+    rows: np.ndarray
+    members: np.ndarray
+    bounds: np.ndarray
+
+
 @njit
-def live_lines(bits, row_start, row_size, col_start, col_size, taps, lines, registers):
-    """(work, rows): selected elements of each block of live rows in each line, int64 [blocks, lines], and block sizes.
+def live_lines(bits, row_start, row_size, col_start, col_size, taps, lines, registers, span=0):
+    """The BlockLines of a tile.
 
     Live rows are dealt in order to the fewest blocks of at most `registers` rows, sizes as equal as can be. Column
     ranges start at a channel; line `lines[tap]` of a channel follows those of the channel before.
@@ -66,22 +82,34 @@ def live_lines(bits, row_start, row_size, col_start, col_size, taps, lines, regi
                 found += 1
                 break
     blocks = (found + registers - 1) // registers
-    per_channel = lines.max() + 1
-    work = np.zeros((blocks, (col_size // taps) * per_channel), np.int64)
+    channels, per_channel = col_size // taps, lines.max() + 1
+    per_group = channels * per_channel
+    before = row_start // span if span else 0
+    groups = (row_start + row_size - 1) // span - before + 1 if span else 1
+    work = np.zeros((blocks, groups * per_group), np.int32)
     rows = np.zeros(blocks, np.int64)
+    members = np.zeros((blocks, groups), np.int64)
+    bounds = np.zeros((blocks, 2), np.int64)
     for block in range(blocks):
         first, end = block * found // blocks, (block + 1) * found // blocks
         rows[block] = end - first
         for k in range(first, end):
-            for col in range(col_size):
-                if bits[live[k], col_start + col]:
-                    work[block, (col // taps) * per_channel + lines[col % taps]] += 1
-    return work, rows
+            group = live[k] // span - before if span else 0
+            members[block, group] += 1
+            bounds[block, 1] = (group + 1) * per_group
+            if k == first:
+                bounds[block, 0] = group * per_group
+            row, counts = bits[live[k]], work[block, group * per_group : (group + 1) * per_group]
+            for tap in range(taps):
+                line = lines[tap]
+                for channel in range(channels):
+                    counts[channel * per_channel + line] += row[col_start + channel * taps + tap]
+    return BlockLines(work, rows, members, bounds)
 
 
 @njit
-def window_pass(work, first, sharing, columns, words, preload, array, cell):
-    """Add one pass over all lines to `cell` (without latency); its cycles.
+def window_pass(tile, first, sharing, columns, words, preload, array, cell):
+    """Add one pass over all lines to `cell` (without latency); rows that meet loaded lines, summed over those lines.
 
     Row blocks first..first+sharing-1 share X; `columns` such sets of groups take the lines in order, each line going to
     the set whose X register was freed first (of equals, whose other one is free first). A line is `words` X words. A
@@ -92,8 +120,9 @@ def window_pass(work, first, sharing, columns, words, preload, array, cell):
     free = np.zeros((columns, 2), np.int64)
     total = np.zeros((columns, sharing), np.int64)
     port = np.int64(0)
-    loaded = np.int64(0)
-    for line in range(work.shape[1]):
+    loaded, met = np.int64(0), np.int64(0)
+    work, per_group = tile.work, tile.work.shape[1] // tile.members.shape[1]
+    for line in range(tile.bounds[first, 0], tile.bounds[first + sharing - 1, 1]):
         live = np.int64(0)
         for i in range(sharing):
             live += work[first + i, line]
@@ -114,6 +143,8 @@ def window_pass(work, first, sharing, columns, words, preload, array, cell):
         free[taken, 0] = free[taken, 1]
         free[taken, 1] = released
         loaded += 1
+        for i in range(sharing):
+            met += tile.members[first + i, line // per_group]
     end, busiest = finish.max(), total.max()
     mean = total.sum() // total.size
     cell[0] += end
@@ -123,7 +154,7 @@ def window_pass(work, first, sharing, columns, words, preload, array, cell):
     cell[4] += busiest - mean
     cell[6] += 1
     cell[8] += loaded * words
-    return loaded
+    return met
 
 
 @njit
@@ -136,34 +167,34 @@ def _log2(value):
 
 
 @njit
-def _chunk(work, rows, group, sharing, terms, taps, per_channel, halo, array, cell):
+def _chunk(tile, group, sharing, terms, taps, per_channel, halo, array, cell):
     """Fill `cell` with the passes of all blocks over one chunk of `terms` pixels in groups of `group` PEs."""
     cell[:] = 0
     columns = array.pes // (group * sharing)
-    for first in range(0, work.shape[0], sharing):
-        joined = min(sharing, work.shape[0] - first)
-        held = rows[first : first + joined].sum()
+    for first in range(0, tile.rows.size, sharing):
+        joined = min(sharing, tile.rows.size - first)
+        held = tile.rows[first : first + joined].sum()
         preload = (held * terms * array.operand_bytes + array.port_a_bytes - 1) // array.port_a_bytes
-        loaded = window_pass(work, first, joined, columns, terms + halo, preload, array, cell)
+        met = window_pass(tile, first, joined, columns, terms + halo, preload, array, cell)
         latency = 2 + _log2(group)
         cell[0] += latency
         cell[5] += latency
         cell[7] += held * terms
-        cell[9] += loaded * held * taps // per_channel
-    selected = work.sum()
+        cell[9] += met * taps // per_channel
+    selected = tile.work.sum()
     cell[11] = selected
     cell[12] = selected * terms
     cell[13] = selected * (terms - 1)
 
 
 @njit
-def _best_chunk(work, rows, group, terms, taps, per_channel, halo, array, best, other):
+def _best_chunk(tile, group, terms, taps, per_channel, halo, array, best, other):
     """As _chunk, with the number of groups that share X which takes the fewest cycles; that number."""
     chosen = 1
-    _chunk(work, rows, group, 1, terms, taps, per_channel, halo, array, best)
+    _chunk(tile, group, 1, terms, taps, per_channel, halo, array, best)
     sharing = 2
-    while sharing <= min(array.pes // group, array.max_sharing) and sharing < 2 * work.shape[0]:
-        _chunk(work, rows, group, sharing, terms, taps, per_channel, halo, array, other)
+    while sharing <= min(array.pes // group, array.max_sharing) and sharing < 2 * tile.rows.size:
+        _chunk(tile, group, sharing, terms, taps, per_channel, halo, array, other)
         if other[0] < best[0]:
             best[:] = other
             chosen = sharing
@@ -172,7 +203,7 @@ def _best_chunk(work, rows, group, terms, taps, per_channel, halo, array, best, 
 
 
 @njit
-def window_plan(work, rows, terms, taps, per_channel, halo, array, full, part):
+def window_plan(tile, terms, taps, per_channel, halo, array, full, part):
     """How T = `terms` is cut into chunks: int64 [levels, 4] of (group, sharing, chunks, sharing of the partial chunk).
 
     Level l has groups of pes >> l PEs. `full` [levels, fields] gets the cost of a whole chunk and `part` that of the
@@ -191,14 +222,14 @@ def window_plan(work, rows, terms, taps, per_channel, halo, array, full, part):
         group = array.pes >> level
         plan[level, 0] = group
         if terms >= group:
-            plan[level, 1] = _best_chunk(work, rows, group, group, taps, per_channel, halo, array, full[level], other)
+            plan[level, 1] = _best_chunk(tile, group, group, taps, per_channel, halo, array, full[level], other)
         rest = terms % group
         if rest:
             # What the levels below make of the same rest: their whole chunks, then their own rest.
             below = np.int64(0)
             if level + 1 < levels:
                 below = (rest // (group >> 1)) * full[level + 1, 0] + rest_cycles[level + 1]
-            plan[level, 3] = _best_chunk(work, rows, group, rest, taps, per_channel, halo, array, part[level], other)
+            plan[level, 3] = _best_chunk(tile, group, rest, taps, per_channel, halo, array, part[level], other)
             ends[level] = level + 1 == levels or part[level, 0] <= below
             rest_cycles[level] = part[level, 0] if ends[level] else below
     start, cheapest = -1, np.int64(0)
@@ -223,7 +254,7 @@ def window_plan(work, rows, terms, taps, per_channel, halo, array, full, part):
 
 
 @njit
-def window_grid(bits, row_start, row_size, col_start, col_size, terms, taps, lines, halo, array):
+def window_grid(bits, row_start, row_size, col_start, col_size, terms, taps, lines, halo, array, span=0):
     """Tiles on the reduction-window array: int64 [row tiles, column tiles, terms, WINDOW_FIELDS]."""
     out = np.zeros((row_start.size, col_start.size, terms.size, WINDOW), np.int64)
     full = np.zeros((64, WINDOW), np.int64)
@@ -231,23 +262,23 @@ def window_grid(bits, row_start, row_size, col_start, col_size, terms, taps, lin
     per_channel = lines.max() + 1
     for i in range(row_start.size):
         for j in range(col_start.size):
-            work, rows = live_lines(
-                bits, row_start[i], row_size[i], col_start[j], col_size[j], taps, lines, array.registers
+            tile = live_lines(
+                bits, row_start[i], row_size[i], col_start[j], col_size[j], taps, lines, array.registers, span
             )
             out[i, j, :, 10] = row_size[i] * col_size[j]
-            if work.shape[0] == 0:
+            if tile.rows.size == 0:
                 continue
             for t in range(terms.size):
                 cell = out[i, j, t]
                 scan = cell[10]
                 full[:] = 0
                 part[:] = 0
-                plan = window_plan(work, rows, terms[t], taps, per_channel, halo, array, full, part)
+                plan = window_plan(tile, terms[t], taps, per_channel, halo, array, full, part)
                 for level in range(plan.shape[0]):
                     if plan[level, 2]:
                         cell += plan[level, 2] * full[level]
                     if plan[level, 3]:
                         cell += part[level]
                 cell[10] = scan
-                cell[14] = work.sum()
+                cell[14] = tile.work.sum()
     return out

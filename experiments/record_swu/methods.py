@@ -19,6 +19,8 @@ import torch
 from models import masked_parameters
 from torch import Tensor, nn
 
+from npusim.structure import Structure, coarsen
+
 MASK_INIT = 1e-2  # Piggyback (arXiv 1801.06519), section 3 and its public code
 THRESHOLD = 5e-3  # the same
 ADAM_BETAS = (0.9, 0.999)
@@ -29,10 +31,14 @@ STATISTICS = ("mean-distance", "distance-of-mean")
 
 @dataclass(frozen=True)
 class RangeRule:
-    """How wide the searching range is; `alpha` is dimensionless, `statistic` one of STATISTICS."""
+    """How wide the searching range is; `alpha` is dimensionless, `statistic` one of STATISTICS.
+
+    `rows`: consecutive output channels of a group that share their targeted elements (`column_sets`); 1: each its own.
+    """
 
     alpha: float
     statistic: str = "mean-distance"
+    rows: int = 1
 
 
 def searching_range(scores: Tensor, rule: RangeRule, lr_level: float) -> tuple[float, float]:
@@ -53,16 +59,35 @@ def searching_range(scores: Tensor, rule: RangeRule, lr_level: float) -> tuple[f
     return THRESHOLD - half, THRESHOLD + half
 
 
-def targeted_elements(scores: Tensor, rule: RangeRule, lr_level: float, first_epoch: bool) -> Tensor:
+def targeted_elements(
+    scores: Tensor, rule: RangeRule, lr_level: float, first_epoch: bool, shape: tuple[int, ...] = (), groups: int = 1
+) -> Tensor:
     """Boolean update mask of one layer for one epoch, True where the element is trained.
 
     In the first epoch all mask weights are equal, so their distribution says nothing: all are
-    targeted (with alpha >= 1 the formula says so too, up to rounding).
+    targeted (with alpha >= 1 the formula says so too, up to rounding). `shape` [K, C/G, R, S] and `groups` of the
+    layer are needed when `rule.rows` > 1.
     """
     if first_epoch:
         return torch.ones_like(scores, dtype=torch.bool)
     low, high = searching_range(scores, rule, lr_level)
-    return (scores >= low) & (scores <= high)
+    within = (scores >= low) & (scores <= high)
+    return within if rule.rows == 1 else column_sets(within, scores, shape, groups, rule.rows)
+
+
+def column_sets(within: Tensor, scores: Tensor, shape: tuple[int, ...], groups: int, rows: int) -> Tensor:
+    """As many elements as `within` has, to the nearest set, in whole sets: a column (c, r, s) of `rows` channels k.
+
+    The sets with the most elements of `within`; of equals, those whose mask weights lie nearest to the threshold. Sets
+    do not cross groups, so a depthwise layer, with one output channel per group, keeps its own elements.
+    """
+    structure = Structure("column_set", rows=min(rows, shape[0] // groups), per_group=shape[0] // groups)
+    distance = (scores.double() - THRESHOLD).abs()
+    nearness = 1 - distance / distance.max().clamp_min(1e-30)
+    # One element more in a set weighs 1/rows in its mean; the second criterion stays below that.
+    weight = within.double() + nearness / (2 * rows)
+    chosen = coarsen(within.view(shape).numpy(), structure, "equal_count", weight.view(shape).numpy())
+    return torch.from_numpy(chosen).flatten()
 
 
 def binarise(scores: Tensor) -> Tensor:
@@ -81,9 +106,10 @@ class MaskedWeight:
     through momentum or any other state; their state waits untouched for the next epoch.
     """
 
-    def __init__(self, name: str, parameter: nn.Parameter) -> None:
+    def __init__(self, name: str, parameter: nn.Parameter, groups: int = 1) -> None:
         self.name = name
         self.parameter = parameter
+        self.groups = groups
         self.frozen = parameter.detach().clone().flatten()
         self.scores = torch.full_like(self.frozen, MASK_INIT)
         self.first_moment = torch.zeros_like(self.frozen)
@@ -148,7 +174,10 @@ class MaskTrainer:
 
     def __init__(self, model: nn.Module, rule: RangeRule | None) -> None:
         self.rule = rule
-        self.weights = [MaskedWeight(n, p) for n, p in masked_parameters(model).items()]
+        modules = dict(model.named_modules())
+        self.weights = [
+            MaskedWeight(n, p, modules[n.removesuffix(".weight")].groups) for n, p in masked_parameters(model).items()
+        ]
         self.steps_done = 0
         self.optimizer: torch.optim.Adam | None = None
 
@@ -157,7 +186,8 @@ class MaskTrainer:
         for weight in self.weights:
             targeted = torch.ones_like(weight.targeted)
             if self.rule is not None:
-                targeted = targeted_elements(weight.scores, self.rule, lr_level, first_epoch)
+                shape = tuple(weight.parameter.shape)
+                targeted = targeted_elements(weight.scores, self.rule, lr_level, first_epoch, shape, weight.groups)
             weight.begin_epoch(targeted)
         values = [w.values for w in self.weights if w.values.numel()]
         self.optimizer = None

@@ -29,6 +29,8 @@ SEEDS = (0, 1, 2)
 # The smallest alpha at which the formula alone targets every element of the first epoch, because
 # all distances from the threshold are then equal to their mean. The sweep checks the choice.
 ALPHA = 1.0
+# Rows of the array that a column set shares: those of the machine of experiments/swu_wgc.
+COLUMN_SET_ROWS = 16
 SWEEP_NETWORK, SWEEP_SEED, SWEEP_TASK = "resnet18", 0, "rotated"
 SWEEP_ALPHAS = (0.25, 0.5, 1.0, 1.5, 2.0)
 QUICK_NETWORK = "resnet18"
@@ -83,6 +85,8 @@ def train_method(
     replace_classifier(model, task.classes)
     if method == "classifier":
         return train_classifier(model, task, schedule, number)
+    if method == "swu-columns":
+        rule = replace(rule, rows=COLUMN_SET_ROWS)
 
     def keep(epoch: int, at: nn.Module, trainer: MaskTrainer) -> None:
         if method != "swu" or epoch not in snapshot_epochs(schedule).values():
@@ -144,7 +148,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--tasks", nargs="+", choices=FURTHER_TASKS, default=FURTHER_TASKS[:2])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS[:5])
     parser.add_argument("--alpha", type=float, default=ALPHA, help="width of the searching range")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()

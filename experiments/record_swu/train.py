@@ -13,7 +13,8 @@ from models import MobileNetV2, classifier_of, masked_parameters
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-METHODS = ("swu", "piggyback", "finetune", "classifier", "norm")
+METHODS = ("swu", "piggyback", "finetune", "classifier", "norm", "swu-columns")
+SELECTIVE = ("swu", "swu-columns")
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def parameter_groups(model: nn.Module, method: str, schedule: Schedule) -> list[
     for group in groups:
         for parameter in group["params"]:
             parameter.requires_grad_(True)
-    if method in ("piggyback", "swu"):
+    if method in ("piggyback", *SELECTIVE):
         for parameter in convolutions:  # dense dW is what torch can compute; methods.py selects
             parameter.requires_grad_(True)
     return groups
@@ -116,8 +117,8 @@ def train_network(
     groups = parameter_groups(model, method, schedule)
     optimizer = torch.optim.Adam(groups, fused=True)
     base_lrs = [group["lr"] for group in optimizer.param_groups]
-    masked = method in ("piggyback", "swu")
-    trainer = MaskTrainer(model, rule if method == "swu" else None) if masked else None
+    masked = method in ("piggyback", *SELECTIVE)
+    trainer = MaskTrainer(model, rule if method in SELECTIVE else None) if masked else None
     generator = torch.Generator().manual_seed(seed)
     outcome = Outcome(0.0, 0.0, sum(p.numel() for p in model.parameters() if p.requires_grad), 0.0)
     images, labels = task.images["train"], task.labels["train"]

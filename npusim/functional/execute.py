@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from npusim.functional import kernels
 from npusim.graph import Conv, Op
 from npusim.mapping.problem import Problem, problems
 from npusim.mapping.tiling import Tiling, tap_lines, tile_extents, tile_starts
-from npusim.reduction_kernels import reduction_grid, row_compaction_grid
+from npusim.reduction_kernels import reduction_grids, row_compaction_grid
 
 if TYPE_CHECKING:
     from npusim.npu import Hardware
@@ -61,8 +61,7 @@ def execute(
 ) -> Executed:
     """Run the tiles of `tiling` in the order of the lowering: output tiles, for each its pixel tiles.
 
-    mask bool [K, C/G, R, S]; dy [N, K, P, Q]; x [N, C, H, W]. A grouped convolution runs group after group: a selective
-    dataflow falls back to dense folds there, of which only selected elements are written.
+    mask bool [K, C/G, R, S]; dy [N, K, P, Q]; x [N, C, H, W].
     """
     (problem,) = problems(Op("layer", "grad_weight", "conv", dims))
     left = np.ascontiguousarray(dy.transpose(1, 0, 2, 3).reshape(dims.k, -1), np.float32)
@@ -74,34 +73,32 @@ def execute(
         np.zeros(bits.shape, np.int64),
         np.zeros(bits.shape, np.int64),
     )
-    done = gated = 0
-    for g in range(dims.groups):
-        rows, inputs = slice(g * problem.m, (g + 1) * problem.m), slice(g * columns, (g + 1) * columns)
-        one = (bits[rows], left[rows], right[inputs], sums[rows], tally[rows], writes[rows])
-        macs = _group(one, problem, tiling, _schedule(dataflow, problem, hw))
-        done, gated = done + macs[0], gated + macs[1]
+    schedule, done, gated = _schedule(dataflow, problem, hw), 0, 0
+    for where in _output_tiles(problem, tiling):
+        part = slice(where[0], where[0] + where[1]), slice(where[2], where[2] + where[3])
+        if not bits[part].any():
+            continue
+        for pixels in _pixel_tiles(problem, tiling):
+            macs = schedule(bits, left, right, where, pixels, sums, tally, problem.m)
+            done, gated = done + int(macs[0]), gated + int(macs[1])
+        writes[part] += bits[part]
     return Executed(
         np.where(writes > 0, sums, 0).reshape(mask.shape), writes.reshape(mask.shape), tally.reshape(mask.shape),
         done, gated,
     )  # fmt: skip
 
 
-def _group(arrays, problem: Problem, tiling: Tiling, schedule: Schedule) -> tuple[int, int]:
-    bits, left, right, sums, tally, writes = arrays
-    done = gated = 0
-    channels = list(zip(tile_starts(problem.c, tiling.c), tile_extents(problem.c, tiling.c), strict=True))
-    rows = list(zip(tile_starts(problem.m, tiling.m), tile_extents(problem.m, tiling.m), strict=True))
-    tiles = [(m, c) for c in channels for m in rows] if tiling.swap else [(m, c) for m in rows for c in channels]
-    for (m, height), (c, width) in tiles:
-        where = (int(m), int(height), int(c) * problem.taps, int(width) * problem.taps)
-        part = slice(where[0], where[0] + where[1]), slice(where[2], where[2] + where[3])
-        if not bits[part].any():
-            continue
-        for pixels in _pixel_tiles(problem, tiling):
-            macs = schedule(bits, left, right, where, pixels, sums, tally)
-            done, gated = done + int(macs[0]), gated + int(macs[1])
-        writes[part] += bits[part]
-    return done, gated
+def _output_tiles(problem: Problem, tiling: Tiling) -> Iterator[tuple[int, int, int, int]]:
+    """(row, rows, column, columns) of each output tile, in order; a tile of several groups takes all their rows."""
+
+    def tiles(total: int, size: int) -> list[tuple[int, int]]:
+        return list(zip(tile_starts(total, size).tolist(), tile_extents(total, size).tolist(), strict=True))
+
+    channels, rows = tiles(problem.c, tiling.c), tiles(problem.m, tiling.m)
+    inner = [(m, c) for c in channels for m in rows] if tiling.swap else [(m, c) for m in rows for c in channels]
+    for g, groups in tiles(problem.groups, tiling.g):
+        for (m, height), (c, width) in inner:
+            yield g * problem.m + m, groups * height, c * problem.taps, width * problem.taps
 
 
 def _pixel_tiles(problem: Problem, tiling: Tiling):
@@ -121,7 +118,7 @@ def _pixel_tiles(problem: Problem, tiling: Tiling):
 def _schedule(dataflow: Dataflow, problem: Problem, hw: Hardware) -> Schedule:
     """The tile kernel of a dataflow with its arguments bound; what depends on the tile is chosen inside."""
     rows, cols, setup = hw.array.rows, hw.array.cols, dataflow.cost.__globals__
-    if dataflow.name == "dense-os" or problem.groups > 1:
+    if dataflow.name == "dense-os":
         return _dense(rows, cols)
     match dataflow.name:
         case "selective-row":
@@ -147,8 +144,8 @@ def _schedule(dataflow: Dataflow, problem: Problem, hw: Hardware) -> Schedule:
 def _dense(rows: int, cols: int) -> Schedule:
     """Every element is computed, whatever the mask."""
 
-    def run(bits, dy, x, where, pixels, sums, tally):
-        return kernels.packed_rows(np.ones_like(bits), dy, x, where, pixels, sums, tally, rows, cols)
+    def run(bits, dy, x, where, pixels, sums, tally, span):
+        return kernels.packed_rows(np.ones_like(bits), dy, x, where, pixels, sums, tally, span, rows, cols)
 
     return run
 
@@ -157,11 +154,12 @@ def _one_tile(where) -> list[np.ndarray]:
     return [np.array([value], np.int64) for value in where]
 
 
-def _kernel_packed(bits, dy, x, where, pixels, sums, tally, widths, hw: Hardware):
+def _kernel_packed(bits, dy, x, where, pixels, sums, tally, span, widths, hw: Hardware):
     """With the width that the dataflow charges: the fewest cycles, the narrowest of equals."""
     cycles = []
     for width in widths:
-        folds = row_compaction_grid(bits, *_one_tile(where), np.array([pixels.size]), hw.array.rows, width)[0, 0, 0]
+        ranges = (*_one_tile(where), np.array([pixels.size]))
+        folds = row_compaction_grid(bits, *ranges, hw.array.rows, width, span)[0, 0, 0]
         cycles.append(
             int(
                 closed_forms.output_stationary(
@@ -170,14 +168,14 @@ def _kernel_packed(bits, dy, x, where, pixels, sums, tally, widths, hw: Hardware
             )
         )
     width = widths[int(np.argmin(cycles))]
-    return kernels.packed_rows(bits, dy, x, where, pixels, sums, tally, hw.array.rows, width)
+    return kernels.packed_rows(bits, dy, x, where, pixels, sums, tally, span, hw.array.rows, width)
 
 
-def _reduction_spatial(bits, dy, x, where, pixels, sums, tally, arrays):
+def _reduction_spatial(bits, dy, x, where, pixels, sums, tally, span, arrays):
     """With the grouping that the dataflow charges: the fewest cycles, the largest groups of equals."""
-    cycles = [reduction_grid(bits, *_one_tile(where), np.array([pixels.size]), a)[0, 0, 0, 0] for a in arrays]
-    chosen = arrays[int(np.argmin(cycles))]
-    return kernels.reduced(bits, dy, x, where, pixels, sums, tally, chosen.group, chosen.registers)
+    cells = reduction_grids(bits, *_one_tile(where), np.array([pixels.size]), arrays, span)
+    chosen = arrays[int(np.argmin(cells[:, 0, 0, 0, 0]))]
+    return kernels.reduced(bits, dy, x, where, pixels, sums, tally, span, chosen.group, chosen.registers)
 
 
 def _reduction_window(problem: Problem, hw: Hardware, setup) -> Schedule:

@@ -1,4 +1,4 @@
-"""Emission of tasks: loops over tiles with buffer slots as tags. Arrays and scalars only."""
+"""Emission of tasks: loops over tiles with buffer slots as tags; sums of masks. Arrays and scalars only."""
 
 from __future__ import annotations
 
@@ -147,3 +147,17 @@ def emit_stream(chunks, passes, a_bytes, b_bytes, out_bytes, cycles, slots):
                 deps[n - 1, 0] = last
                 stored[slot] = n - 1
     return tasks[:n], deps[:n]
+
+
+@njit
+def corner_sums(bits, taps):
+    """Selected elements above and left of each corner of rows and channels: int32 [K + 1, C + 1] from [K, C*taps]."""
+    channels = bits.shape[1] // taps
+    corners = np.zeros((bits.shape[0] + 1, channels + 1), np.int32)
+    for row in range(bits.shape[0]):
+        left = np.int32(0)
+        for channel in range(channels):
+            for tap in range(taps):
+                left += np.int32(bits[row, channel * taps + tap])
+            corners[row + 1, channel + 1] = corners[row, channel + 1] + left
+    return corners

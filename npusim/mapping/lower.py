@@ -218,7 +218,7 @@ def _cycles_alone(mapped: _Mapped, hw: Hardware) -> int:
 
 
 def _map(problem: Problem, tiling: Tiling, dataflow: Dataflow, hw: Hardware, mask: Mask | None) -> _Mapped:
-    tiles = _Tiles(problem, tiling)
+    tiles = _Tiles(problem, tiling, mask is not None)
     grid = tiles.grid(problem, hw, mask)
     cost = _empty_cost(grid) if problem.taps == 0 else dataflow.cost(grid, hw)
     busy = np.broadcast_to(tile_cycles(cost, grid, hw), tiles.shape)
@@ -229,10 +229,16 @@ def _map(problem: Problem, tiling: Tiling, dataflow: Dataflow, hw: Hardware, mas
 
 
 class _Tiles:
-    """The tiles of a problem: distinct group and pixel extents, all m and c extents, and where they lie."""
+    """The tiles of a problem: distinct pixel extents, all m and c extents, and where they lie.
 
-    def __init__(self, problem: Problem, tiling: Tiling) -> None:
-        self.g, self.g_class = np.unique(tile_extents(problem.groups, tiling.g), return_inverse=True)
+    Group tiles: distinct extents too, or all of them when `masked`, since each has its own part of the mask.
+    """
+
+    def __init__(self, problem: Problem, tiling: Tiling, masked: bool) -> None:
+        self.g, self.g_start = tile_extents(problem.groups, tiling.g), tile_starts(problem.groups, tiling.g)
+        self.g_class = np.arange(self.g.size)
+        if not masked:
+            self.g, self.g_class = np.unique(self.g, return_inverse=True)
         self.m, self.m_start = tile_extents(problem.m, tiling.m), tile_starts(problem.m, tiling.m)
         self.c, self.c_start = tile_extents(problem.c, tiling.c), tile_starts(problem.c, tiling.c)
         n = tile_extents(problem.n, tiling.n)
@@ -254,7 +260,10 @@ class _Tiles:
         masks = None
         if mask is not None:
             taps = problem.taps
-            masks = MaskGrid(mask.matrix(), self.m_start, self.m, self.c_start * taps, self.c * taps)
+            first = (self.g_start[:, None] * problem.m + self.m_start).ravel()
+            size = (self.g[:, None] * self.m).ravel()
+            columns = (self.c_start * taps, self.c * taps)
+            masks = MaskGrid(mask.matrix(), first, size, *columns, problem.m, self.g.size)
         bits = hw.precision.bits
         return TileGrid(
             problem.role, self.g.reshape(-1, 1, 1, 1), self.m.reshape(1, -1, 1, 1), self.c.reshape(1, 1, -1, 1),
@@ -277,18 +286,18 @@ def _emit(problem: Problem, tiling, tiles: _Tiles, cost: TileCost, busy, hw: Har
     bits = hw.precision.bits
     weights = problem.role == TAPS
     g, t = tiles.g.reshape(-1, 1, 1), tiles.pixels
-    rows = tiles.m if cost.live_rows is None else cost.live_rows
-    channels = tiles.c if cost.live_channels is None else cost.live_channels
+    rows = g[..., 0] * tiles.m if cost.live_rows is None else cost.live_rows
+    channels = g[..., 0] * tiles.c if cost.live_channels is None else cost.live_channels
     reduced = t if weights else tiles.c * problem.taps
-    a_words = g * rows[None, :, None] * reduced[None, None, :]
-    image = channels[None, :, None] * tiles.region[None, None, :]
-    b_words = g * (image if weights else image.transpose(0, 2, 1))
+    a_words = rows[:, :, None] * reduced
+    image = channels[:, :, None] * tiles.region
+    b_words = image if weights else image.transpose(0, 2, 1)
     expanded = busy[..., tiles.t_class]
     cycles = expanded if weights else expanded.transpose(0, 1, 3, 2)
     outputs = np.broadcast_to(cost.outputs, (*tiles.shape[:3], cost.outputs.shape[3]))
     outputs = outputs[..., 0] if weights else outputs[:, :, 0, :][..., tiles.t_class]
     full = g * tiles.m[None, :, None] * ((tiles.c * problem.taps) if weights else t)[None, None, :]
-    mask_bits = full // g if mask is not None else np.zeros_like(full)
+    mask_bits = full if mask is not None else np.zeros_like(full)
     slots = np.array([b.slots for b in (hw.buffers.a, hw.buffers.b, hw.buffers.accumulator, hw.buffers.mask)])
     return _kernels.emit_tiles(
         tiling.swap,

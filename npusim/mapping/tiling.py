@@ -16,6 +16,7 @@ from npusim.dataflow import Dataflow, TileGrid
 from npusim.errors import CapacityError
 from npusim.folding import ceil_div
 from npusim.graph import TAPS
+from npusim.mapping._kernels import corner_sums
 from npusim.mapping.problem import Problem
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ def candidates(problem: Problem, dataflow: Dataflow, hw: Hardware, mask: Mask | 
     masked = mask is not None
     footprints = _footprints(problem, hw, masked, g, m, c, n, p, q)
     if mask is not None and dataflow.compact_outputs:
-        footprints["accumulator"] = ceil_div(largest_selection(mask, m, c) * hw.precision.accumulator_bits, 8)
+        slot = 8 * hw.buffers.accumulator.slot_bytes // hw.precision.accumulator_bits
+        largest = largest_selection(problem, mask, slot, g, m, c)
+        footprints["accumulator"] = ceil_div(largest * hw.precision.accumulator_bits, 8)
     buffers = {"a": hw.buffers.a, "b": hw.buffers.b, "accumulator": hw.buffers.accumulator, "mask": hw.buffers.mask}
     fits = np.ones(g.shape, bool)
     for key, need in footprints.items():
@@ -140,15 +143,24 @@ def _footprints(problem: Problem, hw: Hardware, masked: bool, g, m, c, n, p, q) 
     return need
 
 
-def largest_selection(mask: Mask, m: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """For tiles of m rows and c channels: selected elements of the fullest tile of the grid that they make."""
-    counts = mask.bits().reshape(mask.shape[0], mask.shape[1], -1).sum(axis=2, dtype=np.int64)
-    corners = np.pad(counts.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
-    rows, channels = counts.shape
-    pairs, where = np.unique(np.stack([m, c], axis=1), axis=0, return_inverse=True)
-    fullest = np.empty(len(pairs), np.int64)
-    for i, (height, width) in enumerate(pairs):
-        edges = np.append(np.arange(0, rows, height), rows), np.append(np.arange(0, channels, width), channels)
+def largest_selection(
+    problem: Problem, mask: Mask, slot: int, g: np.ndarray, m: np.ndarray, c: np.ndarray
+) -> np.ndarray:
+    """For tiles of g groups, m rows and c channels: selected elements of the fullest tile of the grid that they make.
+
+    Tiles that have no more than `slot` elements are taken as full.
+    """
+    rows, channels = problem.m, problem.c
+    found, where = np.unique(np.stack([g, m, c], axis=1), axis=0, return_inverse=True)
+    fullest = found.prod(axis=1) * problem.taps
+    large = np.flatnonzero(fullest > slot)
+    corners = corner_sums(mask.matrix(), problem.taps) if large.size else np.empty((0, 0), np.int32)
+    for i in large:
+        groups, height, width = found[i]
+        # Tiles of several groups hold all their rows.
+        joined = np.arange(0, problem.groups, groups)[:, None] * rows
+        first = (joined + np.arange(0, rows, height)).ravel()
+        edges = np.append(first, problem.groups * rows), np.append(np.arange(0, channels, width), channels)
         fullest[i] = np.diff(np.diff(corners[np.ix_(*edges)], axis=0), axis=1).max()
     return fullest[where.reshape(-1)]
 

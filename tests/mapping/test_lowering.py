@@ -133,10 +133,14 @@ def test_a_full_mask_on_packed_folds_equals_dense(edge, overlap):
             assert run.count(name)[0] == dense.count(name)[0], name
 
 
-def test_grouped_and_forward_operations_fall_back(edge):
+def test_forward_grad_input_and_full_masks_fall_back(edge):
     dims = Conv(1, 32, 14, 14, 32, 3, 3, padding=(1, 1), groups=32)
-    run = simulate(layer_step(dims, np.ones((32, 1, 3, 3), bool)), edge, "reduction-spatial")
-    assert [p.dataflow for p in run.lowered.plans] == ["dense-os"] * 3
+    mask = np.ones((32, 1, 3, 3), bool)
+    full = simulate(layer_step(dims, mask), edge, "reduction-spatial")
+    assert [p.dataflow for p in full.lowered.plans] == ["dense-os"] * 3
+    mask[0, 0, 0, 0] = False
+    run = simulate(layer_step(dims, mask), edge, "reduction-spatial")
+    assert [p.dataflow for p in run.lowered.plans] == ["dense-os", "dense-os", "reduction-spatial"]
 
 
 def test_batched_products(edge):

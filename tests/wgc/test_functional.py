@@ -38,8 +38,8 @@ def _tiling(rng, problem):
     """Any extents: whole image rows, or parts of one, or several images, as the tiling search makes them."""
     n, p, q = [(1, 1, int(rng.integers(1, problem.q + 1))), (1, int(rng.integers(1, problem.p + 1)), problem.q),
                (int(rng.integers(1, problem.n + 1)), problem.p, problem.q)][int(rng.integers(3))]  # fmt: skip
-    if problem.groups > 1:
-        return Tiling(1, problem.m, problem.c, n, p, q, False)
+    if problem.groups > 1 and rng.integers(2):
+        return Tiling(int(rng.integers(1, problem.groups + 1)), problem.m, problem.c, n, p, q, bool(rng.integers(2)))
     m, c = int(rng.integers(1, problem.m + 1)), int(rng.integers(1, problem.c + 1))
     return Tiling(1, m, c, n, p, q, bool(rng.integers(2)))
 
@@ -50,10 +50,9 @@ def _check(dims, mask, dataflow, hw, rng):
     run = execute(dims, mask, dy, x, dataflow, tiling, hw)
     np.testing.assert_allclose(run.dw, reference(dims, dy, x) * mask, **TOLERANCE)
     np.testing.assert_array_equal(run.writes, mask)
-    if dims.groups == 1:
-        np.testing.assert_array_equal(run.terms, mask * dims.t)
-        counts = _map(problem, tiling, dataflow, hw, Mask.of(mask)).counts
-        assert (run.macs_done, run.macs_gated) == (counts["macs_done"], counts["macs_gated"])
+    np.testing.assert_array_equal(run.terms, mask * dims.t)
+    counts = _map(problem, tiling, dataflow, hw, Mask.of(mask)).counts
+    assert (run.macs_done, run.macs_gated) == (counts["macs_done"], counts["macs_gated"])
 
 
 @pytest.mark.parametrize("kind", STRUCTURES)

@@ -13,7 +13,7 @@ from npusim.errors import ConfigError
 from npusim.gather_kernels import GATHER_FIELDS, UNION_FIELDS, GatherArray, gather_grid, union_grid
 from npusim.graph import TAPS, Conv
 from npusim.simulation import simulate
-from npusim.wgc_kernels import WINDOW, WindowArray, live_lines, window_grid, window_pass, window_plan
+from npusim.wgc_kernels import WINDOW, BlockLines, WindowArray, live_lines, window_grid, window_pass, window_plan
 
 OUTPUT_STATIONARY = ("selective-row", "channel-skipping", "kernel-packed", "column-set")
 SELECTIVE = (*OUTPUT_STATIONARY, "element-gather", "ws-selective", "reduction-spatial", "reduction-window", "hybrid")
@@ -31,6 +31,13 @@ def _tile(bits):
     return bits, zero, zero + bits.shape[0], zero, zero + bits.shape[1]
 
 
+def _lines(work, rows=None):
+    """BlockLines of one group."""
+    work = np.array(work, np.int32)
+    rows = np.ones(len(work), np.int64) if rows is None else np.array(rows)
+    return BlockLines(work, rows, rows[:, None], np.array([[0, work.shape[1]]] * len(work)))
+
+
 def _cycles(dataflow, bits, terms, taps, hw):
     where = _tile(np.ascontiguousarray(bits, np.uint8))
     axes = [np.full((1, 1, 1, 1), n, np.int64) for n in (1, bits.shape[0], bits.shape[1] // taps, terms)]
@@ -43,7 +50,8 @@ def test_a_window_pass_with_one_queue_by_hand():
     # line 0: port 0..2, walk 3..5; line 1 (other register): port 2..4, walk 5..6;
     # line 3: its register is free at 5, port 5..7, walk 7..10: one cycle of waiting.
     cell = np.zeros(WINDOW, np.int64)
-    assert window_pass(np.array([[2, 1, 0, 3]]), 0, 1, 1, 4, 3, ARRAY, cell) == 3
+    # Three lines are loaded, each meets the one row.
+    assert window_pass(_lines([[2, 1, 0, 3]]), 0, 1, 1, 4, 3, ARRAY, cell) == 3
     assert cell[:5].tolist() == [10, 3, 1, 6, 0]
     assert cell[8] == 3 * 4
 
@@ -53,7 +61,7 @@ def test_a_window_pass_with_two_queues_by_hand():
     # queue 0 (busy until 7), line 1 to queue 1 (4..5), line 2 to queue 1 (its other one: 5, not 7), line 3 to queue 0.
     # Port: 2, 4, 6, 8. Queue 0 walks 2..7 and 8..9, queue 1 4..5 and 6..7. Elements: 6 and 2.
     cell = np.zeros(WINDOW, np.int64)
-    window_pass(np.array([[5, 1, 1, 1]]), 0, 1, 2, 4, 0, ARRAY, cell)
+    window_pass(_lines([[5, 1, 1, 1]]), 0, 1, 2, 4, 0, ARRAY, cell)
     assert cell[:5].tolist() == [9, 0, 9 - 6, 4, 6 - 4]
 
 
@@ -62,7 +70,7 @@ def test_a_window_pass_with_shared_words_by_hand():
     # line 0: port 0..2; block 0 walks 2..3, block 1 2..6. line 1: port 2..4; block 0 4..6, block 1 6..6 (none).
     # line 2: register of line 0 is free at 6: port 6..8; block 0 8..9, block 1 8..10. Elements: 4 and 6.
     cell = np.zeros(WINDOW, np.int64)
-    window_pass(np.array([[1, 2, 1], [4, 0, 2]]), 0, 2, 1, 4, 0, ARRAY, cell)
+    window_pass(_lines([[1, 2, 1], [4, 0, 2]]), 0, 2, 1, 4, 0, ARRAY, cell)
     assert cell[:5].tolist() == [10, 0, 4, 5, 1]
     assert cell[8] == 3 * 4
 
@@ -70,17 +78,16 @@ def test_a_window_pass_with_shared_words_by_hand():
 def test_lines_and_blocks_of_live_rows():
     # Rows 0, 2, 3 are live: two blocks of at most 2 rows (1 and 2). One channel of 3 taps on lines 0, 0, 1.
     bits = np.array([[1, 1, 0], [0, 0, 0], [0, 0, 1], [1, 0, 1]], np.uint8)
-    work, rows = live_lines(bits, 0, 4, 0, 3, 3, np.array([0, 0, 1]), 2)
-    assert work.tolist() == [[2, 0], [1, 2]]
-    assert rows.tolist() == [1, 2]
+    tile = live_lines(bits, 0, 4, 0, 3, 3, np.array([0, 0, 1]), 2)
+    assert tile.work.tolist() == [[2, 0], [1, 2]]
+    assert tile.rows.tolist() == [1, 2]
+    assert (tile.members.tolist(), tile.bounds.tolist()) == ([[1], [2]], [[0, 2], [0, 2]])
 
 
 def test_chunks_of_falling_size():
     # T = 20 with groups of 8 and 4: no chunk is partial, so no PE ever idles for want of a pixel.
-    work, rows = np.full((2, 40), 2), np.array([2, 2])
-    plan = window_plan(
-        work, rows, 20, 1, 1, 0, ARRAY, np.zeros((64, WINDOW), np.int64), np.zeros((64, WINDOW), np.int64)
-    )
+    tile, cells = _lines(np.full((2, 40), 2), [2, 2]), np.zeros((2, 64, WINDOW), np.int64)
+    plan = window_plan(tile, 20, 1, 1, 0, ARRAY, cells[0], cells[1])
     assert (plan[:, 0] * plan[:, 2]).sum() == 20
     assert not plan[:, 3].any()
 
