@@ -1,15 +1,17 @@
-"""Runs and comparisons as plain values: sums per phase, where cycles go, energy by group of components."""
+"""Results and comparisons as plain values: sums per phase, where cycles go, energy by group of components."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from npusim.graph import PHASES
+
 if TYPE_CHECKING:
     import pandas as pd
 
-    from npusim.compare import Comparison
-    from npusim.simulation import Run
+    from npusim.comparison import Comparison
+    from npusim.results import Result
 
 WGC, STEP = "grad_weight", "step"
 PHASE_NAMES = {WGC: "grad_weight (WGC)", STEP: "whole step"}
@@ -32,27 +34,33 @@ def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def phase_sums(run: Run) -> dict[str, dict[str, Any]]:
-    """`Run.phases` as plain values: phase -> column -> number."""
-    frame = run.phases()
+def phase_sums(run: Result) -> dict[str, dict[str, Any]]:
+    """`Result.phases` as plain values: phase -> column -> number."""
+    frame = run.phases
     return dict(zip(map(str, frame.index), rows_of(frame), strict=True))
 
 
+def phase_row(run: Result, phase: str) -> dict[str, Any]:
+    """One row of `phase_sums`; zeros when the step has no such phase."""
+    sums = phase_sums(run)
+    return sums.get(phase) or dict.fromkeys(sums[STEP], 0)
+
+
 def comparison_cells(comparison: Comparison) -> dict[tuple[str, str], dict[str, Any]]:
-    """`Comparison.table` as plain values: (dataflow, phase) -> column -> number."""
-    frame = comparison.table()
+    """`Comparison.table` as plain values: (run, phase) -> column -> number; no key for a phase that a run lacks."""
+    frame = comparison.table
     return {(str(key[0]), str(key[1])): row for key, row in zip(frame.index, rows_of(frame), strict=True)}
 
 
 def cycle_parts(row: Mapping[str, Any]) -> dict[str, int]:
-    """Cycles of a row of `Run.phases` or `Run.layers` divided into CYCLE_PARTS, which sum to them."""
+    """Cycles of a row of `Result.phases` or `Result.layers` divided into CYCLE_PARTS, which sum to them."""
     port, load, store, drain = (row[f"{name}_cycles"] for name in ("port_stall", "load_stall", "store_stall", "drain"))
     busy = row["array_cycles"] + row["vector_cycles"] - port
     return dict(zip(CYCLE_PARTS, (busy, port, load, store, drain), strict=True))
 
 
 def energy_groups(row: Mapping[str, Any]) -> dict[str, float]:
-    """Picojoules of a row of `Run.phases` in ENERGY_GROUPS; what no group names stands for itself."""
+    """Picojoules of a row of `Result.phases` in ENERGY_GROUPS; what no group names stands for itself."""
     components = [key.removesuffix("_pj") for key in row if key.endswith("_pj") and key != "energy_pj"]
     grouped = {part for parts in ENERGY_GROUPS.values() for part in parts}
     groups = ENERGY_GROUPS | {name: (name,) for name in components if name not in grouped}
@@ -64,10 +72,11 @@ def energy_groups(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def phases_of(comparison: Comparison) -> list[str]:
-    """Phases of the step in order, then 'step'."""
-    return list(phase_sums(comparison.baseline))
+    """Phases of any of the steps in order, then 'step'."""
+    found = {str(phase) for run in comparison.runs for phase in run.phases.index}
+    return [phase for phase in (*PHASES, STEP) if phase in found]
 
 
 def wgc_and_step(comparison: Comparison) -> list[str]:
-    """What a comparison is about: grad_weight (if the step has any) and the whole step."""
+    """What a comparison is about: grad_weight (if any step has some) and the whole step."""
     return [phase for phase in (WGC, STEP) if phase in phases_of(comparison)]

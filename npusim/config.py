@@ -104,6 +104,14 @@ def validate(model: type[M], data: Mapping[str, Any], where: str) -> M:
     raise ConfigError("\n  ".join([f"{where}: {count}", *lines]))
 
 
+def leaves(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Dotted paths and values of everything in nested tables."""
+    found: list[tuple[str, Any]] = []
+    for key, value in data.items():
+        found += leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
+    return found
+
+
 def _describe(model: type[Model], item: Any) -> list[str]:
     """One line per problem of a pydantic error: key path, value, what is allowed."""
     location = tuple(item["loc"])

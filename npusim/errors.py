@@ -23,6 +23,10 @@ class CapacityError(NpusimError):
     """An operation that cannot be tiled into the buffers of the machine."""
 
 
+class ResultsError(NpusimError):
+    """Saved results that are missing, of another version, or do not fit together."""
+
+
 class CaptureError(NpusimError):
     """A training step that the capture cannot record completely."""
 

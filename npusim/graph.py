@@ -31,6 +31,7 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from npusim import notebook, text
 from npusim.errors import TraceError
 from npusim.masks import Mask
 
@@ -183,7 +184,7 @@ class Op:
         return f"{self.name}:{self.phase}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StepGraph:
     """One training step in the order in which it ran.
 
@@ -240,6 +241,25 @@ class StepGraph:
             shown = "\n  ".join(problems[:20])
             more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
             raise TraceError(f"step {self.name!r} is inconsistent:\n  {shown}{more}")
+
+    def sentence(self) -> str:
+        """The step in one line: operations, MACs, masks."""
+        masks = self.update_masks.values()
+        share = sum(mask.count for mask in masks) / max(1, sum(mask.size for mask in masks))
+        updates = f"updates {text.percent(share)} of {len(masks)} masked parameters" if masks else "no update masks"
+        macs = text.count(sum(op.macs for op in self.ops))
+        return text.clean(f"{self.name}: {len(self.ops)} operations, {macs} MACs, {updates}")
+
+    def __repr__(self) -> str:
+        return f"<StepGraph {self.sentence()}>"
+
+    def _repr_html_(self) -> str:
+        phases = {phase: self.phase(phase) for phase in PHASES}
+        rows = (
+            (phase, len(ops), text.count(sum(op.macs for op in ops)), len({op.name for op in ops}))
+            for phase, ops in phases.items() if ops
+        )  # fmt: skip
+        return notebook.paragraph(self.sentence()) + notebook.table(("phase", "operations", "MACs", "layers"), rows)
 
     def __str__(self) -> str:
         lines = [f"step {self.name}: {len(self.ops)} ops, {len(self.tensors)} tensors"]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from npusim import catalogue, config
+from npusim import catalogue, config, notebook, text
 from npusim.config import Bytes, BytesPerSecond, Hertz, Model, Nanoseconds
 from npusim.crossbars import Crossbar
 from npusim.errors import ConfigError, closest
@@ -315,6 +315,14 @@ class Hardware(Model):
         value = self.model_dump(exclude={"name", "description", "source"}, exclude_defaults=True)
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
+    def __repr__(self) -> str:
+        return f"<Hardware {text.clean(self)}>"
+
+    def _repr_html_(self) -> str:
+        rows = [row for row in config.leaves(self.model_dump()) if row[0] not in ("name", "description", "source")]
+        about = f"<p>{notebook.safe(self)}<br>{notebook.safe(self.description)}</p>"
+        return about + notebook.table(("key", "value"), rows, 2)
+
     def __str__(self) -> str:
         sram, bandwidth = self.sram_bytes / 1024, self.dram.bandwidth_bytes_per_s / 1e9
         return (
@@ -329,12 +337,9 @@ def load(name_or_path: str | Path) -> Hardware:
     return config.load(Hardware, catalogue.find("hardware", name_or_path))
 
 
-def _paths(data: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _paths(data: Mapping[str, Any]) -> list[str]:
     """Dotted paths of all leaves."""
-    found = []
-    for key, value in data.items():
-        found += _paths(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [prefix + key]
-    return found
+    return [path for path, _ in config.leaves(data)]
 
 
 def _no_key(key: str, matches: list[str], paths: list[str]) -> str:

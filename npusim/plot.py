@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from npusim import breakdown, text
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from npusim.compare import Comparison
+    from npusim.comparison import Comparison
 
 INK, FAINT, PAPER = "#26262b", "#b4b4bb", "#ffffff"
 # Okabe and Ito, Color Universal Design, 2008; black left out, it vanishes on a dark page.
@@ -37,27 +38,40 @@ ENERGY_UNITS = ((1e12, "J"), (1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ"), (1.0, "pJ"))
 CYCLE_UNITS = ((1e9, "billion cycles"), (1e6, "million cycles"), (1e3, "thousand cycles"), (1.0, "cycles"))
 
 
-def figures(comparison: Comparison) -> dict[str, Figure]:
-    """Every figure of a comparison by file name without suffix."""
+def drawn(draw: Callable[..., Figure], value: object) -> Figure:
+    """A figure that is laid out once and for all: drawing again would move things by fractions of a point."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE), _any_script():
-        drawn = {"speedup": speedup(comparison), "energy": energy(comparison), "cycles": cycles(comparison)}
-        for figure in drawn.values():
-            # Laid out once and for all: drawing again would move things by fractions of a point.
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")
-    return drawn
+        figure = draw(value)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    # A notebook shows it without pyplot.
+    figure._repr_png_ = partial(_saved, figure, "png", {"Software": None})  # type: ignore[attr-defined]
+    return figure
 
 
-def pngs(drawn: Mapping[str, Figure]) -> dict[str, bytes]:
+def figures(comparison: Comparison) -> dict[str, Figure]:
+    """Every figure of a comparison by file name without suffix; of one result alone, its possible speedup."""
+    from npusim import memory_plot, roofline
+
+    return {
+        "speedup": drawn(speedup if len(comparison.runs) > 1 else headroom, comparison),
+        "energy": drawn(energy, comparison),
+        "cycles": drawn(cycles, comparison),
+        "roofline": drawn(roofline.figure, comparison.runs),
+        "memory": drawn(memory_plot.of_result, comparison.baseline),
+    }
+
+
+def pngs(figures: Mapping[str, Figure]) -> dict[str, bytes]:
     """Each figure at 160 dots per inch; the same bytes for the same figure."""
-    return {name: _saved(figure, "png", {"Software": None}) for name, figure in drawn.items()}
+    return {name: _saved(figure, "png", {"Software": None}) for name, figure in figures.items()}
 
 
-def svgs(drawn: Mapping[str, Figure]) -> dict[str, str]:
+def svgs(figures: Mapping[str, Figure]) -> dict[str, str]:
     """Each figure with its text as text; the same characters for the same figure."""
-    return {name: _saved(figure, "svg", {"Date": None}).decode() for name, figure in drawn.items()}
+    return {name: _saved(figure, "svg", {"Date": None}).decode() for name, figure in figures.items()}
 
 
 def speedup(comparison: Comparison) -> Figure:
@@ -72,9 +86,10 @@ def speedup(comparison: Comparison) -> Figure:
     for axes, column, label in ((top, "speedup", "speedup (x)"), (bottom, "energy_gain", "energy gain (x)")):
         bars: list[tuple[float, float]] = []
         for i, run in enumerate(runs):
-            values = [cells[run.dataflow, phase][column] for phase in phases]
+            values = [cells.get((run.label, phase), {}).get(column, 0.0) for phase in phases]
+            values = [value if value == value else 0.0 for value in values]
             at = [x + (i + 0.5) * width - 0.4 for x in range(len(phases))]
-            axes.bar(at, values, 0.92 * width, label=text.clean(run.dataflow), **_look(i + 1))
+            axes.bar(at, values, 0.92 * width, label=text.clean(run.label), **_look(i + 1))
             bars += zip(at, values, strict=True)
         highest = max(1.0, *(value for _, value in bars))
         for x, value in bars:
@@ -84,7 +99,7 @@ def speedup(comparison: Comparison) -> Figure:
         axes.axhline(1, color=INK, linewidth=1, linestyle="--")
         axes.set(ylim=(0, (1.25 if crowded else 1.15) * highest), ylabel=label)
         axes.grid(axis="y")
-    base = text.clean(comparison.baseline.dataflow)
+    base = text.clean(comparison.baseline.label)
     top.set_title(f"Speedup and energy gain against {base} (dashed line, 1x); higher is better", loc="left")
     bottom.set_xticks(range(len(phases)), [breakdown.PHASE_NAMES.get(name, name) for name in phases])
     bottom.tick_params(axis="x", length=0)
@@ -93,10 +108,29 @@ def speedup(comparison: Comparison) -> Figure:
     return figure
 
 
+def headroom(comparison: Comparison) -> Figure:
+    """Bars: cycles of one result over the lower bounds of its operations, per phase and for the step."""
+    run = comparison.baseline
+    sums = breakdown.phase_sums(run)
+    figure = _figure(comparison, width=9, height=3.9)
+    axes = figure.subplots()
+    values = [row["cycles"] / max(1, row["bound_cycles"]) for row in sums.values()]
+    axes.bar(range(len(values)), values, 0.5, color=PALETTE[0])
+    for x, value in enumerate(values):
+        _number(axes, x, value, f"{value:.2f}")
+    axes.axhline(1, color=INK, linewidth=1, linestyle="--")
+    axes.set(ylim=(0, 1.15 * max(values)), ylabel="cycles / lower bound (x)")
+    axes.set_xticks(range(len(values)), [breakdown.PHASE_NAMES.get(name, name) for name in sums])
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="y")
+    axes.set_title("Possible speedup: cycles over the lower bound of every operation (dashed line, 1x)", loc="left")
+    return figure
+
+
 def energy(comparison: Comparison) -> Figure:
     """Stacked bars: energy by component, for WGC alone and for the whole step."""
     panels = {
-        phase: {run.dataflow: breakdown.energy_groups(breakdown.phase_sums(run)[phase]) for run in comparison.runs}
+        phase: {run.label: breakdown.energy_groups(breakdown.phase_row(run, phase)) for run in comparison.runs}
         for phase in breakdown.wgc_and_step(comparison)
     }
     return _stacks(comparison, panels, "Energy by component; lower is better", "energy", ENERGY_UNITS)
@@ -105,7 +139,7 @@ def energy(comparison: Comparison) -> Figure:
 def cycles(comparison: Comparison) -> Figure:
     """Stacked bars: where the cycles go, for WGC alone and for the whole step."""
     panels = {
-        phase: {run.dataflow: breakdown.cycle_parts(breakdown.phase_sums(run)[phase]) for run in comparison.runs}
+        phase: {run.label: breakdown.cycle_parts(breakdown.phase_row(run, phase)) for run in comparison.runs}
         for phase in breakdown.wgc_and_step(comparison)
     }
     return _stacks(comparison, panels, "Where the cycles go; lower is better", "time", CYCLE_UNITS)
@@ -129,7 +163,7 @@ def _stacks(
             _number(axes, x, total, text.three_digits(total))
         axes.set(ylim=(0, 1.12 * max(*bottom, 1e-12)), ylabel=f"{label} ({unit})", title=breakdown.PHASE_NAMES[phase])
         axes.set_xlim(-0.6, len(bars) - 0.4)
-        axes.set_xticks(range(len(bars)), [_broken(name) for name in bars], rotation=30, ha="right")
+        axes.set_xticks(range(len(bars)), [broken(name) for name in bars], rotation=30, ha="right")
         axes.tick_params(axis="x", length=0)
         axes.grid(axis="y")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
@@ -155,18 +189,13 @@ def _figure(comparison: Comparison, width: float, height: float) -> Figure:
 
 def caption(comparison: Comparison) -> str:
     """Workload, machine and energy table in two lines."""
-    run = comparison.baseline
-    updated = f"{text.percent(_density(run))} of masked" if run.graph.update_masks else "all"
-    prices = run.energy.prices
+    facts = comparison.baseline.facts
+    masks = facts.masked
+    updated = f"{text.percent(masks.selected / max(1, masks.size))} of masked" if masks.parameters else "all"
     return (
-        f"Workload {text.clean(run.graph.name)}, one training step, {updated} weights updated. "
-        f"Energy: {text.clean(prices.table)}, {prices.node_nm} nm.\nMachine {text.clean(run.hardware)}."
+        f"Workload {text.clean(facts.workload)}, one training step, {updated} weights updated. "
+        f"Energy: {text.clean(facts.prices.table)}, {facts.prices.node_nm} nm.\nMachine {text.clean(facts.hardware)}."
     )
-
-
-def _density(run) -> float:
-    masks = run.graph.update_masks.values()
-    return sum(mask.count for mask in masks) / max(1, sum(mask.size for mask in masks))
 
 
 def _look(index: int) -> dict[str, object]:
@@ -178,9 +207,10 @@ def _look(index: int) -> dict[str, object]:
     }
 
 
-def _broken(name: str) -> str:
+def broken(name: str, most: int = 24) -> str:
+    """A cleaned name of at most `most` characters."""
     shown = text.clean(name)
-    return shown if len(shown) <= 24 else f"{shown[:23]}…"
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
 @contextmanager

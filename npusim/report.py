@@ -1,4 +1,4 @@
-"""Tables, CSV, JSON and sentences about runs and comparisons; nothing here draws or writes files."""
+"""Tables, CSV, JSON and sentences about results and comparisons; nothing here draws or writes files."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from npusim.breakdown import (
     comparison_cells,
     cycle_parts,
     energy_groups,
+    phase_row,
     phase_sums,
     phases_of,
     rows_of,
@@ -26,8 +27,8 @@ from npusim.breakdown import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from npusim.compare import Comparison
-    from npusim.simulation import Run
+    from npusim.comparison import Comparison
+    from npusim.results import Result
 
 NOT_MODELLED = (
     "DRAM banks, rows, refresh and read-write turnaround: DRAM is a bandwidth and a latency",
@@ -57,7 +58,7 @@ class Table:
     spare: tuple[str, ...] = ()
 
 
-def layer_table(run: Run) -> Table:
+def layer_table(run: Result) -> Table:
     """One row per operation, the columns that matter most."""
     header = ("operation", "phase", "kind", "shape", "dataflow", "density", "cycles", "utilisation", "waiting", "DRAM",
               "energy")  # fmt: skip
@@ -65,7 +66,7 @@ def layer_table(run: Run) -> Table:
         (
             *(text.clean(row[key]) for key in ("name", "phase", "kind", "shape", "dataflow")),
             text.percent(row["density"]),
-            f"{row['cycles']:,}",
+            f"{round(row['cycles']):,}",
             text.percent(row["utilisation"]),
             text.percent(sum(list(cycle_parts(row).values())[1:]) / max(1, row["cycles"])),
             text.size(row["dram_read_bytes"] + row["dram_write_bytes"]),
@@ -73,11 +74,15 @@ def layer_table(run: Run) -> Table:
         )
         for row in rows_of(run.layers)
     )
-    title = f"{text.clean(run.graph.name)} on {text.clean(run.hardware.name)}, {text.clean(run.dataflow)}"
+    title = f"{text.clean(run.facts.workload)} on {text.clean(run.hardware.name)}, {text.clean(_flow(run))}"
     return Table(title, header, tuple(rows), 5, ("shape", "kind", "utilisation", "density", "DRAM", "dataflow"))
 
 
-def phase_table(run: Run) -> Table:
+def _flow(run: Result) -> str:
+    return f"{run.facts.dataflow}, {run.facts.method}" if run.facts.method else run.facts.dataflow
+
+
+def phase_table(run: Result) -> Table:
     """Sums per phase and for the whole step."""
     sums = phase_sums(run)
     header = ("phase", "cycles", "share", "utilisation", *CYCLE_PARTS, "DRAM", "energy")
@@ -85,7 +90,7 @@ def phase_table(run: Run) -> Table:
     rows = (
         (
             PHASE_NAMES.get(phase, phase),
-            f"{row['cycles']:,}",
+            f"{round(row['cycles']):,}",
             text.percent(row["cycles"] / total),
             text.percent(row["utilisation"]),
             *(text.percent(part / max(1, row["cycles"])) for part in cycle_parts(row).values()),
@@ -98,17 +103,19 @@ def phase_table(run: Run) -> Table:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """One row per phase and dataflow; speedup and energy gain are against the first dataflow."""
+    """One row per phase and run; speedup and energy gain are against the first run."""
     cells = comparison_cells(comparison)
-    header = ("phase", "dataflow", "cycles", "utilisation", "stalled", "DRAM", "energy", "speedup", "energy gain")
+    header = ("phase", "run", "cycles", "utilisation", "stalled", "DRAM", "energy", "speedup", "energy gain")
     rows = []
     for phase in phases_of(comparison):
         for run in comparison.runs:
-            row = cells[run.dataflow, phase]
+            row = cells.get((run.label, phase))
+            if row is None:
+                continue
             rows.append((
                 PHASE_NAMES.get(phase, phase),
-                text.clean(run.dataflow),
-                f"{row['cycles']:,}",
+                text.clean(run.label),
+                f"{round(row['cycles']):,}",
                 text.percent(row["utilisation"]),
                 text.percent(row["stall_share"]),
                 text.size(row["dram_bytes"]),
@@ -116,34 +123,34 @@ def comparison_table(comparison: Comparison) -> Table:
                 text.times(row["speedup"]),
                 text.times(row["energy_gain"]),
             ))  # fmt: skip
-    title = f"Speedup and energy gain against {text.clean(comparison.baseline.dataflow)}"
+    title = f"Speedup and energy gain against {text.clean(comparison.baseline.label)}"
     return Table(title, header, tuple(rows), 2, ("stalled", "DRAM", "utilisation"))
 
 
 def energy_table(comparison: Comparison) -> Table:
     """Energy by component for WGC alone and for the whole step."""
-    sums = [(text.clean(run.dataflow), phase_sums(run)) for run in comparison.runs]
     rows = []
     for phase in wgc_and_step(comparison):
-        for name, of_phase in sums:
-            groups = energy_groups(of_phase[phase]).values()
-            rows.append((PHASE_NAMES[phase], name, *map(text.joules, groups), text.joules(sum(groups))))
-    header = ("phase", "dataflow", *energy_groups(sums[0][1][STEP]), "total")
+        for run in comparison.runs:
+            groups = energy_groups(phase_row(run, phase)).values()
+            rows.append(
+                (PHASE_NAMES[phase], text.clean(run.label), *map(text.joules, groups), text.joules(sum(groups)))
+            )
+    header = ("phase", "run", *energy_groups(phase_row(comparison.baseline, STEP)), "total")
     spare = ("adder tree, index", "vector unit", "PE registers", "leakage")
     return Table("Energy by component", header, tuple(rows), 2, spare)
 
 
 def stall_table(comparison: Comparison) -> Table:
-    """Where the cycles go, for every phase and dataflow."""
-    sums = [(text.clean(run.dataflow), phase_sums(run)) for run in comparison.runs]
+    """Where the cycles go, for every phase and run."""
     rows = []
     for phase in phases_of(comparison):
-        for name, of_phase in sums:
-            row = of_phase[phase]
+        for run in comparison.runs:
+            row = phase_row(run, phase)
             cycles = row["cycles"]
-            parts = (f"{part:,} ({text.percent(part / max(1, cycles))})" for part in cycle_parts(row).values())
-            rows.append((PHASE_NAMES.get(phase, phase), name, f"{cycles:,}", *parts))
-    return Table("Where the cycles go", ("phase", "dataflow", "cycles", *CYCLE_PARTS), tuple(rows), 2)
+            parts = (f"{round(part):,} ({text.percent(part / max(1, cycles))})" for part in cycle_parts(row).values())
+            rows.append((PHASE_NAMES.get(phase, phase), text.clean(run.label), f"{round(cycles):,}", *parts))
+    return Table("Where the cycles go", ("phase", "run", "cycles", *CYCLE_PARTS), tuple(rows), 2)
 
 
 def unit_table(comparison: Comparison) -> Table:
@@ -153,25 +160,24 @@ def unit_table(comparison: Comparison) -> Table:
         for row in rows_of(run.units.reset_index()):
             unit, *parts = row.values()
             shares = (text.percent(part / max(1, sum(parts))) for part in parts)
-            rows.append((text.clean(run.dataflow), unit.replace("_", " "), *shares))
-    header = ("dataflow", "unit", *(name.replace("_", " ") for name in comparison.baseline.units.columns))
+            rows.append((text.clean(run.label), unit.replace("_", " "), *shares))
+    header = ("run", "unit", *(name.replace("_", " ") for name in comparison.baseline.units.columns))
     return Table("How each unit spent the step", header, tuple(rows), 2)
 
 
 def summary(comparison: Comparison) -> list[str]:
     """The comparison in a few sentences."""
     cells, base, phases = comparison_cells(comparison), comparison.baseline, phases_of(comparison)
-    graph, step = base.graph, cells[base.dataflow, STEP]
+    facts, step = base.facts, cells[base.label, STEP]
     lines = [
-        f"{text.clean(graph.name)}: one training step of {len(graph.ops)} operations, "
-        f"{text.count(sum(op.macs for op in graph.ops))} multiply-accumulates before masks, "
-        f"on {text.clean(base.hardware)}.",
+        f"{text.clean(facts.workload)}: one training step of {facts.operations} operations, "
+        f"{text.count(facts.macs)} multiply-accumulates before masks, on {text.clean(base.hardware)}.",
         masks_sentence(base),
-        f"With {text.clean(base.dataflow)} the step takes {step['cycles']:,} cycles "
-        f"({step['cycles'] / base.hardware.clock_hz * 1e3:.3g} ms) and {text.joules(step['energy_pj'])}.",
+        f"With {text.clean(_flow(base))} the step takes {round(step['cycles']):,} cycles "
+        f"({base.seconds * 1e3:.3g} ms) and {text.joules(step['energy_pj'])}.",
     ]
-    if WGC in phases:
-        wgc = cells[base.dataflow, WGC]
+    if (base.label, WGC) in cells:
+        wgc = cells[base.label, WGC]
         share = wgc["cycles"] / max(1, step["cycles"])
         limit = f"{1 / (1 - share):.2f}x" if share < 1 else "unboundedly"
         lines.append(
@@ -179,26 +185,26 @@ def summary(comparison: Comparison) -> list[str]:
             f"{text.percent(wgc['energy_pj'] / (step['energy_pj'] or 1))} of that energy; if WGC alone cost nothing, "
             f"the step would be {limit} faster."
         )
-    return lines + [_verdict(cells, run.dataflow, phases) for run in comparison.runs[1:]]
+    return lines + [_verdict(cells, run.label, phases) for run in comparison.runs[1:]]
 
 
-def masks_sentence(run: Run) -> str:
+def masks_sentence(run: Result) -> str:
     """How much of the weights gets a gradient."""
-    masks = run.graph.update_masks
-    if not masks:
+    masks = run.facts.masked
+    if not masks.parameters:
         return "The step declares no update masks: every weight gets a gradient."
-    selected, size = sum(mask.count for mask in masks.values()), sum(mask.size for mask in masks.values())
+    share = masks.selected / masks.size if masks.size else 0
     return (
-        f"Update masks select {text.percent(selected / size if size else 0)} of the weights of "
-        f"{len(masks)} masked parameters ({selected:,} of {size:,})."
+        f"Update masks select {text.percent(share)} of the weights of "
+        f"{masks.parameters} masked parameters ({masks.selected:,} of {masks.size:,})."
     )
 
 
 def _verdict(cells: Mapping[tuple[str, str], Mapping[str, Any]], name: str, phases: Sequence[str]) -> str:
     parts = []
     for phase, words in ((WGC, "WGC"), (STEP, "the whole step")):
-        if phase in phases:
-            row = cells[name, phase]
+        row = cells.get((name, phase), {})
+        if row.get("speedup", 0) > 0:
             speed, saved = _against(row["speedup"], "faster", "slower"), _against(row["energy_gain"], "less", "more")
             parts.append(f"{words} {speed}, {saved} energy")
     return f"{text.clean(name)}: " + "; ".join(parts) + "."
@@ -222,36 +228,15 @@ def csv_text(frame: pd.DataFrame) -> str:
     return buffer.getvalue()
 
 
-def run_files(run: Run, manifest: dict[str, Any]) -> dict[str, str]:
-    """Files of one run: name -> content."""
-    return {
-        "layers.csv": csv_text(run.layers),
-        "phases.csv": csv_text(run.phases().reset_index(names="phase")),
-        "units.csv": csv_text(run.units.reset_index()),
-        "manifest.json": json_text(manifest),
-    }
-
-
-def comparison_files(comparison: Comparison, manifest: dict[str, Any]) -> dict[str, str]:
-    """CSV and JSON files of a comparison: name -> content."""
-    return {
-        "comparison.csv": csv_text(comparison.table().reset_index()),
-        "phases.csv": csv_text(_joined(comparison, lambda run: run.phases().reset_index(names="phase"))),
-        "layers.csv": csv_text(_joined(comparison, lambda run: run.layers)),
-        "units.csv": csv_text(_joined(comparison, lambda run: run.units.reset_index())),
-        "manifest.json": json_text(manifest),
-    }
-
-
-def run_json(run: Run, manifest: dict[str, Any]) -> str:
+def run_json(run: Result, manifest: Mapping[str, Any]) -> str:
     """One run for machines: provenance, phases and layers."""
-    phases = run.phases().reset_index(names="phase")
+    phases = run.phases.reset_index(names="phase")
     return json_text({"manifest": manifest, "phases": records(phases), "layers": records(run.layers)})
 
 
-def comparison_json(comparison: Comparison, manifest: dict[str, Any]) -> str:
-    """A comparison for machines: provenance and one record per dataflow and phase."""
-    return json_text({"manifest": manifest, "comparison": records(comparison.table().reset_index())})
+def comparison_json(comparison: Comparison) -> str:
+    """A comparison for machines: provenance and one record per run and phase."""
+    return json_text({"manifest": comparison.manifest, "comparison": records(comparison.table.reset_index())})
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -261,16 +246,6 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def json_text(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=True, default=str) + "\n"
-
-
-def _joined(comparison: Comparison, frame_of) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.concat([frame_of(run).assign(run=run.dataflow).pipe(_first, "run") for run in comparison.runs])
-
-
-def _first(frame: pd.DataFrame, column: str) -> pd.DataFrame:
-    return frame[[column, *(name for name in frame.columns if name != column)]]
 
 
 def _numeric(column: pd.Series) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npusim import bounds as lower_bounds
-from npusim import catalogue, engine, units
+from npusim import catalogue, engine, notebook, text, units
 from npusim import program as tp
 from npusim.counters import COUNTERS
 from npusim.energy import table as energy_table
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from npusim.npu import Hardware
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """Result of one simulation. Arrays have one row per operation of `graph`.
 
@@ -50,6 +50,25 @@ class Run:
     store_stall_cycles: np.ndarray
     dram_cycles: np.ndarray
     energy: Energy
+
+    def __repr__(self) -> str:
+        return f"<Run {self.sentence()}>"
+
+    def sentence(self) -> str:
+        """The run in one line: step, machine, dataflow, time and energy."""
+        cycles = self.schedule.cycles
+        return text.clean(
+            f"{self.graph.name} on {self.hardware.name}, {self.dataflow}: {cycles:,} cycles "
+            f"({cycles / self.hardware.clock_hz * 1e3:.3g} ms), {text.joules(self.energy.total_pj)}"
+        )
+
+    def _repr_html_(self) -> str:
+        header = ("phase", "cycles", "utilisation", "energy")
+        rows = (
+            (phase, f"{cycles:,}", text.percent(used), text.joules(spent))
+            for phase, cycles, used, spent in self.phases()[["cycles", "utilisation", "energy_pj"]].itertuples()
+        )
+        return notebook.paragraph(self.sentence()) + notebook.table(header, rows)
 
     @property
     def drain_cycles(self) -> np.ndarray:

@@ -23,6 +23,11 @@ def csv_cell(text: object) -> str:
     return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
 
 
+def from_csv_cell(cell: str) -> str:
+    """What `csv_cell` made `cell` from (cleaned)."""
+    return cell[1:] if cell.startswith("'") and cell[1:].lstrip().startswith(_FORMULA) else cell
+
+
 def joules(picojoules: float) -> str:
     """Three significant digits with the unit that fits: '12.3 uJ'."""
     return _scaled(picojoules, ("pJ", "nJ", "uJ", "mJ", "J", "kJ"), 1000)

@@ -61,13 +61,7 @@ def _about(kind: str, name: str) -> str:
     from npusim.text import clean
 
     def of_workload() -> str:
-        from npusim import text
-
-        _, graph = options.step_of(name)
-        masks = graph.update_masks.values()
-        share = sum(mask.count for mask in masks) / max(1, sum(mask.size for mask in masks))
-        updates = f"updates {text.percent(share)} of {len(masks)} masked parameters" if masks else "no update masks"
-        return f"{len(graph.ops)} operations, {text.count(sum(op.macs for op in graph.ops))} MACs, {updates}"
+        return options.step_of(name)[1].sentence().partition(": ")[2]
 
     def of_hardware() -> str:
         from npusim import npu
@@ -118,11 +112,11 @@ def show(kind: Kind, name: Name, json: options.Json = False) -> None:
 
 
 def _hardware(name: str) -> tuple[Any, list[str]]:
-    from npusim import npu
+    from npusim import config, npu
 
     machine = npu.load(name)
     value = machine.model_dump()
-    leaves = [(key, shown) for key, shown in _leaves(value) if key not in ("name", "description", "source")]
+    leaves = [(key, shown) for key, shown in config.leaves(value) if key not in ("name", "description", "source")]
     return value, [str(machine), machine.description, f"source: {machine.source}", "", *_aligned(leaves)]
 
 
@@ -153,7 +147,7 @@ def _energy(name: str) -> tuple[Any, list[str]]:
 
 
 def _workload(name: str) -> tuple[Any, list[str]]:
-    from npusim import text
+    from npusim import config, text
     from npusim.graph import PHASES
 
     _, graph = options.step_of(name)
@@ -166,15 +160,8 @@ def _workload(name: str) -> tuple[Any, list[str]]:
         lines += ["  " + line for line in _aligned([
             (key, f"{text.percent(m.density):>7s} of {'x'.join(map(str, m.shape))}") for key, m in masks.items()
         ])]  # fmt: skip
-    lines += ["", *_aligned(_leaves(dict(graph.meta)))]
+    lines += ["", *_aligned(config.leaves(dict(graph.meta)))]
     return graph.as_dict(), lines
-
-
-def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found = []
-    for key, part in value.items():
-        found += _leaves(part, f"{prefix}{key}.") if isinstance(part, Mapping) else [(f"{prefix}{key}", part)]
-    return found
 
 
 def _rows(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Mapping[str, Any]]]:

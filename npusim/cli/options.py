@@ -19,10 +19,10 @@ def complete(kind: str):
     """Shell completion from a catalogue; of lists, the last name."""
 
     def names(incomplete: str) -> list[str]:
-        from npusim import catalogue
+        from npusim import api
 
         *before, last = incomplete.split(",")
-        return [",".join([*before, name]) for name in catalogue.names(kind) if name.startswith(last)]
+        return [",".join([*before, name]) for name in api.names(kind) if name.startswith(last)]
 
     return names
 
@@ -63,6 +63,14 @@ Methods = Annotated[
     typer.Option(
         "--methods", "-m", metavar="NAMES",
         help="Training methods, with commas between: last-k:k=2,swu:density=0.1; or all.",
+        autocompletion=complete("methods"),
+    ),
+]  # fmt: skip
+Method = Annotated[
+    str | None,
+    typer.Option(
+        "--method", "-m", metavar="NAME[:KEY=VALUE]", help="A training method: swu, last-k:k=2.",
+        autocompletion=complete("methods"),
     ),
 ]  # fmt: skip
 Engine = Annotated[str, typer.Option("--engine", help="fast (compiled) or simpy (the readable specification).")]
@@ -109,14 +117,9 @@ def prepare(
 
 def step_of(workload: str) -> tuple[Path, StepGraph]:
     """The file of a workload and its step: a trace, or a layer list (.toml) whose backward phases are synthesised."""
-    from npusim import catalogue, trace
+    from npusim import workload as workloads
 
-    if workload.endswith(".toml") and Path(workload).is_file():
-        from npusim.synthesis import from_file
-
-        return Path(workload), from_file(workload)
-    source = catalogue.find("workloads", workload)
-    return source, trace.read(source)
+    return workloads.find(workload)
 
 
 def settings_of(texts: list[str]) -> dict[str, Any]:

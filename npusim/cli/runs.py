@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
 
 from npusim.cli import options, scalesim
+
+if TYPE_CHECKING:
+    from npusim.comparison import Comparison
 
 
 def run(
     workload: options.MaybeWorkload = None,
     hardware: options.HardwareName = "edge-16x16",
     dataflow: options.Dataflow = "dense-os",
+    method: options.Method = None,
     engine: options.Engine = "fast",
     input_size: options.InputSize = None,
     batch: options.Batch = None,
@@ -27,7 +32,8 @@ def run(
 ) -> None:
     """Simulate one training step with one dataflow: cycles, waiting, traffic and energy of every operation.
 
-    With --out: layers.csv, phases.csv, units.csv, manifest.json.
+    With --out: report.html, its figures as .png and .svg, layers.csv, phases.csv, units.csv, memory.csv,
+    manifest.json; `npusim report` makes the report again from these files.
 
     With --scalesim-config and --topology: SCALE-Sim's own files in place of a workload, and with --out its
     COMPUTE_REPORT.csv and BANDWIDTH_REPORT.csv.
@@ -38,7 +44,7 @@ def run(
     """
     from npusim import report
     from npusim.cli.output import hint, print_table, working
-    from npusim.provenance import Request, manifest
+    from npusim.provenance import Request
 
     if (workload is None) != (scalesim_config is not None or topology is not None):
         message = "give a workload, or --scalesim-config and --topology"
@@ -53,18 +59,18 @@ def run(
     request = Request(workload, hardware, {}, input_size, batch, engine, energy)
     _check(out)
     with working(f"simulating {dataflow}"), _laws():
-        from npusim.simulation import simulate
+        from npusim import api
 
         graph, machine, request = options.prepare(request, names, changes)
-        result = simulate(graph, machine, names[0], engine, energy)
-        record = manifest([result], request, _command())
+        result = api.evaluate(graph, machine, names[0], method or "", request, _command())
     if out is not None:
-        from npusim import atomic
+        from npusim import saved
 
-        atomic.write_files(out, report.run_files(result, record))
-        hint(f"written: {out}/layers.csv, phases.csv, units.csv, manifest.json")
+        with working("drawing"):
+            _write(out, result.compare(), saved.files(result))
+        hint(f"written: {out}/report.html, plots and tables")
     if json:
-        print(report.run_json(result, record), end="")
+        print(report.run_json(result, result.compare().manifest), end="")
         return
     print_table(report.layer_table(result))
     print()
@@ -86,8 +92,8 @@ def compare(
 ) -> None:
     """Hold several dataflows against the first one: for weight gradients (WGC) alone and for the whole step.
 
-    With --out: report.html, speedup, energy and cycles as .png and .svg, comparison.csv, phases.csv, layers.csv,
-    units.csv, manifest.json. With --methods: training methods against dense training, on the first dataflow;
+    With --out: report.html, its figures as .png and .svg, comparison.csv, layers.csv, phases.csv, units.csv,
+    memory.csv, manifest.json. With --methods: training methods against dense training, on the first dataflow;
     --out writes methods.csv, manifest.json.
 
     \b
@@ -96,7 +102,7 @@ def compare(
     """
     from npusim import report
     from npusim.cli.output import hint, print_lines, print_table, working
-    from npusim.provenance import Request, manifest
+    from npusim.provenance import Request
 
     names = options.names_of(dataflow)
     request = Request(workload, hardware, {}, input_size, batch, engine, energy)
@@ -108,17 +114,19 @@ def compare(
             compare_methods(request, dataflow, methods, changes, out, json, _command())
         return
     with working(f"simulating {len(names)} dataflows"), _laws():
-        from npusim.compare import compare as simulate_all
+        from npusim import api
+        from npusim.comparison import Comparison
 
         graph, machine, request = options.prepare(request, names, changes)
-        comparison = simulate_all(graph, machine, names, engine_name=engine, energy=energy)
-        record = manifest(comparison.runs, request, _command())
+        comparison = Comparison(tuple(api.evaluate(graph, machine, name, "", request, _command()) for name in names))
     if out is not None:
+        from npusim import saved
+
         with working("drawing"):
-            _write(out, comparison, record)
+            _write(out, comparison, saved.files(comparison))
         hint(f"written: {out}/report.html, plots and tables")
     if json:
-        print(report.comparison_json(comparison, record), end="")
+        print(report.comparison_json(comparison), end="")
         return
     print_lines(report.summary(comparison))
     for table in (report.comparison_table(comparison), report.energy_table(comparison)):
@@ -126,18 +134,18 @@ def compare(
         print_table(table)
 
 
-def _write(out, comparison, record) -> None:
+def _write(out, comparison: Comparison, tables: Mapping[str, str]) -> None:
     """Draws and writes everything: all of it is made before the first file is."""
-    from npusim import atomic, plot, report
+    from npusim import atomic, plot
     from npusim.html import page
 
     drawn = plot.figures(comparison)
     svgs = plot.svgs(drawn)
     files: dict[str, bytes | str] = {
-        **report.comparison_files(comparison, record),
+        **tables,
         **{f"{name}.png": image for name, image in plot.pngs(drawn).items()},
         **{f"{name}.svg": image for name, image in svgs.items()},
-        "report.html": page.comparison_page(comparison, svgs, record),
+        "report.html": page.report_page(comparison, svgs),
     }
     atomic.write_files(out, files)
 

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 from npusim import breakdown, plot, report, text
 
 if TYPE_CHECKING:
-    from npusim.compare import Comparison
-    from npusim.simulation import Run
+    from npusim.comparison import Comparison
+    from npusim.results import Result
 
 ALTERNATIVE = {
     "speedup": "Bars: speedup and energy gain of each dataflow per phase; the numbers are in the table of phases.",
     "energy": "Stacked bars: energy by component for WGC and the whole step; the numbers are in the table of energy.",
+    "roofline": "Points: operations per cycle against operations per byte of DRAM, under the limits of the machine.",
+    "memory": "Stacked areas: bytes alive in every operation of the step, by group.",
     "cycles": "Stacked bars: where the cycles go for WGC and the whole step; the numbers are in the table of stalls.",
 }
 CYCLES_EXPLAINED = (
@@ -37,9 +39,10 @@ UNITS_EXPLAINED = (
 )
 
 
-def comparison_page(comparison: Comparison, pictures: Mapping[str, str], manifest: dict[str, Any]) -> str:
-    """The whole page; `pictures` as `plot.svgs`, `manifest` as `provenance.manifest`."""
-    run = comparison.baseline
+def report_page(comparison: Comparison, pictures: Mapping[str, str] | None = None) -> str:
+    """The whole page; `pictures` as `plot.svgs(plot.figures(comparison))`, drawn here when they are not at hand."""
+    run, manifest = comparison.baseline, comparison.manifest
+    pictures = pictures or plot.svgs(plot.figures(comparison))
     drawn = {name: _picture(name, svg) for name, svg in pictures.items()}
     sections = {
         "Summary": _sentences(report.summary(comparison)),
@@ -50,6 +53,8 @@ def comparison_page(comparison: Comparison, pictures: Mapping[str, str], manifes
         + _table(report.stall_table(comparison), _baseline(comparison))
         + _sentences(UNITS_EXPLAINED)
         + _table(report.unit_table(comparison), _baseline(comparison)),
+        "Roofline": drawn["roofline"],
+        "Memory": drawn["memory"],
         "Layers": _layers(comparison),
         "Energy sources": _energy_sources(run),
         "Not modelled": f"<ul>{_items(report.NOT_MODELLED)}</ul>",
@@ -60,8 +65,8 @@ def comparison_page(comparison: Comparison, pictures: Mapping[str, str], manifes
         f'<section aria-labelledby="{anchors[name]}"><h2 id="{anchors[name]}">{name}</h2>\n{content}\n</section>'
         for name, content in sections.items()
     )
-    names = ", ".join(run.dataflow for run in comparison.runs)
-    heading = _safe(f"{run.graph.name} on {run.hardware.name}: {names}")
+    names = ", ".join(run.label for run in comparison.runs)
+    heading = _safe(f"{run.facts.workload} on {run.hardware.name}: {names}")
     return Template(_part("page.html")).substitute(
         title=heading,
         heading=heading,
@@ -90,7 +95,7 @@ def _sentences(lines: Sequence[str]) -> str:
 
 
 def _baseline(comparison: Comparison) -> str:
-    return text.clean(comparison.baseline.dataflow)
+    return text.clean(comparison.baseline.label)
 
 
 def _picture(name: str, svg: str) -> str:
@@ -131,7 +136,7 @@ LAYER_HEADER = ("run", "operation", "phase", "kind", "shape", "mapped by", "dens
 
 
 def _layers(comparison: Comparison) -> str:
-    rows, names = [], [text.clean(run.dataflow) for run in comparison.runs]
+    rows, names = [], [text.clean(run.label) for run in comparison.runs]
     for name, run in zip(names, comparison.runs, strict=True):
         rows += [_row((name, *cells)) for cells in report.layer_table(run).rows]
     phases = [phase for phase in breakdown.phases_of(comparison) if phase != breakdown.STEP]
@@ -150,10 +155,11 @@ def _select(label: str, column: int, values: Sequence[str]) -> str:
     return f'<label>{label} <select data-column="{column}"><option value="">all</option>{options}</select></label>'
 
 
-def _energy_sources(run: Run) -> str:
-    prices = run.energy.prices
-    spent = dict(zip(run.energy.components, run.energy.pj.sum(axis=0), strict=True))
-    total = run.energy.total_pj or 1.0
+def _energy_sources(run: Result) -> str:
+    prices = run.facts.prices
+    step = breakdown.phase_row(run, breakdown.STEP)
+    spent = {name: step[f"{name}_pj"] for name in run.components}
+    total = run.energy_pj or 1.0
     source, trust = prices.sources, prices.confidence
     rows = "".join(
         _row((name, source.get(name, "unknown"), trust.get(name, "unknown"), text.percent(pj / total)))
@@ -161,7 +167,7 @@ def _energy_sources(run: Run) -> str:
     )
     notes = f"<p>Notes:</p><ul>{_items(prices.notes)}</ul>" if prices.notes else ""
     header = ("component", "source", "confidence", "share")
-    caption = f"Source, confidence and share of the energy of the whole step with {run.dataflow}"
+    caption = f"Source, confidence and share of the energy of the whole step with {run.label}"
     return (
         f"<p>Energy table {_safe(prices.table)}, {prices.node_nm} nm; leakage {prices.leakage_mw:.3g} mW in all. "
         "Energy is counted work times these prices: an estimate, no better than its sources.</p>"

@@ -15,6 +15,8 @@ from npusim.cli import options
 from npusim.cli.options import complete
 
 BOTH = "dense-os,reduction-spatial"
+FIGURES = ("cycles", "energy", "memory", "roofline", "speedup")
+PICTURES = [f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")]
 
 
 def read_csv(path):
@@ -32,7 +34,7 @@ def test_version(npusim):
 
 
 @pytest.mark.parametrize(
-    "words", ["run", "compare", "list", "show", "trace show", "trace reshape", "trace capture"], ids=str.split
+    "words", ["run", "compare", "report", "list", "show", "trace show", "trace reshape", "trace capture"], ids=str.split
 )
 def test_every_help_has_an_example(npusim, words):
     result = npusim(*words.split(), "--help")
@@ -71,7 +73,8 @@ def test_run_prints_layers_and_phases(npusim):
 def test_run_writes_files_that_agree_with_each_other(npusim, tmp_path):
     assert npusim("run", "small", "--out", tmp_path / "new" / "folder").code == 0
     folder = tmp_path / "new" / "folder"
-    assert sorted(p.name for p in folder.iterdir()) == ["layers.csv", "manifest.json", "phases.csv", "units.csv"]
+    tables = ["layers.csv", "phases.csv", "units.csv", "memory.csv"]
+    assert {p.name for p in folder.iterdir()} == {*tables, *PICTURES, "manifest.json", "report.html"}
     layers, phases = read_csv(folder / "layers.csv"), read_csv(folder / "phases.csv")
     assert len(layers) == 19 and phases[-1]["phase"] == "step"
     assert sum(int(row["cycles"]) for row in layers) == int(phases[-1]["cycles"])
@@ -110,7 +113,7 @@ def test_json_is_the_only_output(npusim):
     run = json.loads(npusim("run", "small", "--json").out)
     assert set(run) == {"manifest", "phases", "layers"} and len(run["layers"]) == 19
     both = json.loads(npusim("compare", "small", "-d", BOTH, "--json").out)
-    assert {(r["dataflow"], r["phase"]) for r in both["comparison"]} >= {("reduction-spatial", "grad_weight")}
+    assert {(r["run"], r["phase"]) for r in both["comparison"]} >= {("reduction-spatial", "grad_weight")}
 
 
 def test_compare_prints_wgc_and_step_in_words_and_tables(npusim):
@@ -127,15 +130,39 @@ def test_compare_writes_tables_pictures_and_a_page(npusim, tmp_path):
     (tmp_path / "report.html").write_text("of yesterday")
     assert npusim("compare", "small", "-d", BOTH, "--out", tmp_path).code == 0
     assert "of yesterday" not in (tmp_path / "report.html").read_text()
-    pictures = [f"{name}.{kind}" for name in ("cycles", "energy", "speedup") for kind in ("png", "svg")]
-    tables = ["comparison.csv", "layers.csv", "manifest.json", "phases.csv", "units.csv"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*pictures, *tables, "report.html", "mine.txt"])
+    tables = ["comparison.csv", "layers.csv", "manifest.json", "memory.csv", "phases.csv", "units.csv"]
+    assert {p.name for p in tmp_path.iterdir()} == {*PICTURES, *tables, "report.html", "mine.txt"}
     rows = read_csv(tmp_path / "comparison.csv")
-    base = {row["phase"]: row for row in rows if row["dataflow"] == "dense-os"}
+    base = {row["phase"]: row for row in rows if row["run"] == "dense-os"}
     assert all(float(row["speedup"]) == float(row["energy_gain"]) == 1 for row in base.values())
     for row in rows:
         assert float(row["speedup"]) == pytest.approx(int(base[row["phase"]]["cycles"]) / int(row["cycles"]))
     assert {row["run"] for row in read_csv(tmp_path / "layers.csv")} == set(BOTH.split(","))
+
+
+def test_a_method_runs_alone(npusim):
+    result = npusim("run", "tiny-cnn", "--method", "last-k:k=1")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("tiny-cnn on edge-16x16, dense-os, last-k:k=1\n")
+    dense, last = (json.loads(npusim("run", "tiny-cnn", *more, "--json").out) for more in ((), ("-m", "last-k:k=1")))
+    assert last["phases"][-1]["cycles"] < dense["phases"][-1]["cycles"]
+    assert last["manifest"]["runs"][0]["method"] == "last-k:k=1"
+
+
+def test_report_makes_the_same_page_from_files(npusim, tmp_path):
+    npusim("run", "small", "--out", tmp_path / "one")
+    npusim("compare", "small", "-d", BOTH, "--out", tmp_path / "both")
+    for name in ("one", "both"):
+        first = (tmp_path / name / "report.html").read_text()
+        (tmp_path / name / "report.html").unlink()
+        result = npusim("report", tmp_path / name)
+        assert (result.code, result.err) == (0, "")
+        assert (tmp_path / name / "report.html").read_text() == first
+    joined = npusim("report", tmp_path / "one", tmp_path / "both", "--out", tmp_path / "all.html", "--json")
+    assert [run["label"] for run in json.loads(joined.out)["manifest"]["runs"]] == [
+        "dense-os #1", "dense-os #2", "reduction-spatial",
+    ]  # fmt: skip
+    assert "reduction-spatial" in (tmp_path / "all.html").read_text()
 
 
 def test_input_size_and_batch_reshape(npusim):

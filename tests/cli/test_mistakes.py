@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from npusim import catalogue
+from npusim import api, catalogue
 from npusim.errors import BrokenLaw
 from npusim.simulation import Run
 
@@ -61,6 +61,15 @@ from npusim.simulation import Run
             "Invalid value for --dataflow: one dataflow, not 2; `npusim compare` takes several\n"
             "Try 'npusim run --help'.",
         ),
+        (
+            ["run", "small", "--method", "last-kk"],
+            "unknown method 'last-kk' (did you mean 'last-k'?); known: {methods}",
+        ),
+        (
+            ["report", "nowhere"],
+            "nowhere/manifest.json: cannot be read: No such file or directory; a folder that `npusim run --out` or "
+            "`compare --out` wrote is needed",
+        ),
         (["runn", "small"], "No such command 'runn'. Did you mean 'run'?\nTry 'npusim --help'."),
         (
             ["run"],
@@ -92,8 +101,8 @@ def test_one_message(npusim, words, message):
 
 def filled(message):
     """`message` with the names that the catalogues hold today."""
-    for kind in catalogue.KINDS:
-        message = message.replace(f"{{{kind}}}", ", ".join(catalogue.names(kind)))
+    for kind in (*catalogue.KINDS, "methods"):
+        message = message.replace(f"{{{kind}}}", ", ".join(api.names(kind)))
     return message
 
 

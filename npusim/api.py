@@ -1,0 +1,171 @@
+"""The Python API: what `import npusim` offers. Every function is also what the command line calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from npusim.comparison import Comparison
+    from npusim.dataflow import Dataflow
+    from npusim.graph import StepGraph
+    from npusim.npu import Hardware
+    from npusim.provenance import Request
+    from npusim.results import Result
+
+
+def load(workload: str | Path, input_size: int | None = None, batch: int | None = None) -> StepGraph:
+    """A training step: a name of `npusim.names("workloads")`, a trace file, or a layer list in TOML.
+
+    `input_size` (square images) and `batch` re-shape it; its masks stay. Raises NpusimError.
+
+    >>> step = npusim.load("resnet18-swu", batch=4)
+    """
+    from npusim import workload as workloads
+
+    return _reshaped(workloads.find(workload)[1], input_size, batch)
+
+
+def hardware(name: str | Path = "edge-16x16", **changes: Any) -> Hardware:
+    """A machine: a name of `npusim.names("hardware")` or a TOML file; `changes` as for `Hardware.replace`.
+
+    >>> npusim.hardware("edge-16x16", rows=32, cols=32)
+    >>> npusim.hardware("edge-16x16").replace({"dram.bandwidth_bytes_per_s": "25.6GB/s"})
+    """
+    from npusim import npu
+
+    machine = npu.load(name)
+    return machine.replace(changes) if changes else machine
+
+
+def names(kind: str) -> list[str]:
+    """Every name of a catalogue: workloads, dataflows, hardware, energy or methods.
+
+    >>> npusim.names("dataflows")
+    """
+    from npusim import catalogue, method
+    from npusim.errors import unknown
+
+    if kind == "methods":
+        return method.names()
+    if kind not in catalogue.KINDS:
+        raise unknown("catalogue", kind, [*catalogue.KINDS, "methods"])
+    return catalogue.names(kind)
+
+
+def simulate(
+    step: StepGraph | str | Path, hardware: Hardware | str | Path = "edge-16x16",
+    dataflow: Dataflow | str | Path = "dense-os", method: str = "", *, engine: str = "fast", energy: str | None = None,
+) -> Result:  # fmt: skip
+    """Simulate one training step on a machine.
+
+    step, hardware, dataflow: values, names or files. method: a training method, "swu" or "last-k:k=2"; without one
+    the step runs as it was recorded, masks included. engine: "fast" or "simpy" (the readable specification; equal
+    results). energy: an energy table other than the machine's. Raises NpusimError for names and values that do not
+    fit, CapacityError (one of them) for an operation that does not fit the machine's buffers.
+
+    >>> r = npusim.simulate("resnet18-swu", npusim.hardware("edge-16x16", rows=32), dataflow="reduction-spatial")
+    >>> r.cycles, r.energy_pj
+    >>> r.layers[["name", "phase", "cycles", "utilisation"]]
+    """
+    graph, machine, request = _prepared(step, hardware, engine, energy)
+    return evaluate(graph, machine, dataflow, method, request, _called("simulate", request, dataflow, method))
+
+
+def compare(
+    step: StepGraph | str | Path, hardware: Hardware | str | Path = "edge-16x16",
+    dataflows: Sequence[Dataflow | str | Path] = ("dense-os",), methods: Sequence[str] = ("",), *,
+    engine: str = "fast", energy: str | None = None,
+) -> Comparison:  # fmt: skip
+    """Simulate a step with every one of `dataflows` and of `methods`; the first of both is the baseline.
+
+    Arguments as for `simulate`; a method of "" is the step as it was recorded.
+
+    >>> npusim.compare("resnet18-swu", dataflows=["dense-os", "selective-row", "reduction-spatial"]).table
+    >>> npusim.compare("tiny-cnn", methods=["", "last-k:k=1", "bias-only"]).plot.speedup()
+    """
+    from npusim.comparison import Comparison
+
+    graph, machine, request = _prepared(step, hardware, engine, energy)
+    command = _called("compare", request, *dataflows, *methods)
+    return Comparison.of(
+        *(evaluate(graph, machine, flow, name, request, command) for name in methods for flow in dataflows)
+    )
+
+
+def read(folder: str | Path) -> Result | Comparison:
+    """Results that `npusim run --out`, `npusim compare --out` or `save` wrote.
+
+    A Result when there is one run, else a Comparison. They plot, report and compare as before; only the timeline needs
+    a new simulation. Raises ResultsError for files that are missing or do not fit together.
+
+    >>> npusim.simulate("tiny-cnn").save("results/tiny")
+    >>> npusim.read("results/tiny").plot.energy()
+    """
+    from npusim import saved
+
+    return saved.read(folder)
+
+
+def evaluate(
+    graph: StepGraph, machine: Hardware, dataflow: Dataflow | str | Path, method_text: str, request: Request,
+    command: Sequence[str],
+) -> Result:  # fmt: skip
+    """`simulate` of a step and a machine; `request` and `command` are for the record."""
+    from npusim import catalogue, results
+    from npusim import simulation as pipeline
+
+    flow = catalogue.load_dataflow(dataflow) if isinstance(dataflow, str | Path) else dataflow
+    if not request.dataflows and isinstance(dataflow, str | Path):
+        request = replace(request, dataflows={flow.name: catalogue.find("dataflows", dataflow)})
+    options: dict[str, Any] = {"engine_name": request.engine, "energy": request.energy}
+    if not method_text:
+        return results.of_run(pipeline.simulate(graph, machine, flow, **options), request, command)
+    from npusim import method, method_runs
+
+    name, parameters = method.parse(method_text)
+    chosen = method.load(name)
+    times = None
+    if chosen.timed:
+        dense = method_runs.simulate_plan(method.apply("dense", graph), machine, flow, **options)
+        times = method_runs.times_of(dense.runs[0])
+    plan = method.apply(chosen, graph, times, **parameters)
+    planned = method_runs.simulate_plan(plan, machine, flow, method_text, **options)
+    return results.of_plan(planned, machine, request, command, graph)
+
+
+def _prepared(step: Any, hardware_: Any, engine: str, energy: str | None) -> tuple[StepGraph, Hardware, Request]:
+    from npusim import engine as engines
+    from npusim import npu
+    from npusim import workload as workloads
+    from npusim.errors import unknown
+    from npusim.provenance import Request
+
+    if engine not in engines.ENGINES:
+        raise unknown("engine", engine, list(engines.ENGINES))
+    source = None
+    if isinstance(step, str | Path):
+        asked = str(step)
+        source, step = workloads.find(step)
+    else:
+        asked = step.name
+    named = isinstance(hardware_, str | Path)
+    machine = npu.load(hardware_) if named else hardware_
+    request = Request(asked, str(hardware_) if named else machine.name, engine=engine, energy=energy, source=source)
+    return step, machine, request
+
+
+def _reshaped(graph: StepGraph, input_size: int | None, batch: int | None) -> StepGraph:
+    if input_size is None and batch is None:
+        return graph
+    from npusim.trace.reshape import reshape
+
+    return reshape(graph, input_size, batch)
+
+
+def _called(function: str, request: Request, *names: Any) -> list[str]:
+    """What was called, for the record of provenance."""
+    shown = [getattr(name, "name", str(name)) for name in names]
+    return [f"npusim.{function}", request.workload, request.hardware, *filter(None, shown)]

@@ -1,0 +1,168 @@
+"""Results as files, and back: CSV tables and manifest.json.
+
+| file           | content                                                                                  |
+|----------------|------------------------------------------------------------------------------------------|
+| layers.csv     | one row per operation, `Result.layers`                                                   |
+| phases.csv     | sums per phase and for the step, `Result.phases`                                         |
+| units.csv      | how every unit spent the step, `Result.units`                                            |
+| memory.csv     | bytes alive in every operation, `Result.memory`                                          |
+| comparison.csv | of several runs: speedup and energy gain, `Comparison.table`                             |
+| manifest.json  | provenance, and in `runs` the machine, prices and masks of every run (`results.Facts`)   |
+
+Tables of several runs begin with a column `run`. Numbers keep every digit, so that a report made from files is the
+report that was made with them. Names lose control characters (`npusim.text`).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from npusim import config, memory, text
+from npusim.comparison import Comparison
+from npusim.counters import COUNTERS
+from npusim.errors import ConfigError, ResultsError
+from npusim.report import csv_text, json_text
+from npusim.results import WORDS, Facts, Result
+from npusim.simulation import TIMING
+from npusim.units import CAUSES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLES = ("layers", "phases", "units", "memory")
+_INDEX = {"phases": "phase", "units": "unit"}
+_SUMS = (*TIMING, *COUNTERS, "macs", "energy_pj", "utilisation", "bound_cycles")
+NEEDED = {
+    "layers": (*WORDS, *_SUMS, "density"),
+    "phases": ("phase", *_SUMS),
+    "units": ("unit", *CAUSES),
+    "memory": ("phase", "name", *memory.GROUPS),
+}
+SCHEMA = 1
+
+
+def files(result: Result | Comparison) -> dict[str, str]:
+    """Name -> content of every file."""
+    runs = (result,) if isinstance(result, Result) else result.runs
+    found = {f"{name}.csv": csv_text(_joined(runs, name)) for name in TABLES}
+    if isinstance(result, Comparison):
+        found["comparison.csv"] = csv_text(result.table.reset_index())
+    return {**found, "manifest.json": json_text(manifest(result))}
+
+
+def manifest(result: Result | Comparison) -> dict[str, Any]:
+    """What manifest.json holds."""
+    return (result.compare() if isinstance(result, Result) else result).manifest
+
+
+def read(folder: str | Path) -> Result | Comparison:
+    """The results in `folder`; ResultsError names the file and what is wrong with it."""
+    folder = Path(folder)
+    path = folder / "manifest.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        hint = "" if folder.is_dir() else "; a folder that `npusim run --out` or `compare --out` wrote is needed"
+        reason = getattr(error, "strerror", None) or error
+        raise ResultsError(f"{path}: cannot be read: {reason}{hint}") from None
+    runs = record.get("runs") if isinstance(record, dict) else None
+    if not isinstance(runs, list) or not runs or not all(isinstance(run, dict) and "label" in run for run in runs):
+        raise ResultsError(f"{path}: has no 'runs': it was written by another version of npusim, or by --methods")
+    if record.get("schema") != SCHEMA:
+        raise ResultsError(f"{path}: schema = {record.get('schema')!r}; this version of npusim reads {SCHEMA}")
+    labels = [str(run.pop("label")) for run in runs]
+    try:
+        facts = [config.validate(Facts, run, f"{path}: runs.{i}") for i, run in enumerate(runs)]
+    except ConfigError as error:
+        raise ResultsError(str(error)) from None
+    tables = {name: _split(folder / f"{name}.csv", name, labels) for name in TABLES}
+    rest = {key: value for key, value in record.items() if key != "runs"}
+    results = tuple(
+        Result(label, fact, **{name: tables[name][i] for name in TABLES}, manifest=_checked(rest, path))
+        for i, (label, fact) in enumerate(zip(labels, facts, strict=True))
+    )
+    return results[0] if len(results) == 1 else Comparison(results)
+
+
+def _checked(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    known = {"command": list, "date": str, "versions": dict, "code_sha256": str, "workload": dict, "hardware": dict,
+             "dataflows": dict}  # fmt: skip
+    bad = [key for key, kind in known.items() if not isinstance(record.get(key), kind)]
+    bad += [f"{key}.digest" for key in ("workload", "hardware") if key not in bad and "digest" not in record[key]]
+    if bad:
+        raise ResultsError(f"{path}: missing or of another kind: {', '.join(bad)}")
+    return record
+
+
+def _joined(runs: tuple[Result, ...], name: str) -> pd.DataFrame:
+    """One table of all runs; of several runs, the first column says which."""
+    import pandas as pd
+
+    frames = [getattr(run, name) for run in runs]
+    if name in _INDEX:
+        frames = [frame.reset_index(names=_INDEX[name]) for frame in frames]
+    if len(runs) == 1:
+        return frames[0]
+    frames = [frame.copy() for frame in frames]
+    for frame, run in zip(frames, runs, strict=True):
+        frame.insert(0, "run", run.label)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _split(path: Path, name: str, labels: list[str]) -> list[pd.DataFrame]:
+    """The table of every run of a file, in the order of `labels`."""
+    frame = _table(path, name)
+    if len(labels) == 1:
+        return [_indexed(frame, name)]
+    shown = [text.from_csv_cell(text.csv_cell(label)) for label in labels]
+    if "run" not in frame or set(frame["run"]) != set(shown):
+        raise ResultsError(f"{path}: the column 'run' does not hold the labels of manifest.json")
+    return [
+        _indexed(frame[frame["run"] == label].drop(columns="run").dropna(axis="columns", how="all"), name)
+        for label in shown
+    ]  # fmt: skip
+
+
+def _table(path: Path, name: str) -> pd.DataFrame:
+    import pandas as pd
+
+    words = ("run", "unit", *WORDS)
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    strange = []
+    for column in frame:
+        if column in words:
+            frame[column] = frame[column].map(text.from_csv_cell).astype(object)
+            continue
+        try:
+            frame[column] = _numbers(frame[column])
+        except ValueError:
+            strange.append(str(column))
+    missing = [column for column in NEEDED[name] if column not in frame]
+    if missing:
+        raise ResultsError(f"{path}: has no column {', '.join(missing)}")
+    empty = [c for c in NEEDED[name] if frame[c].isna().any()]
+    if strange or empty or frame.empty:
+        problem = "is empty" if frame.empty else f"holds no numbers in {', '.join([*strange, *empty])}"
+        raise ResultsError(f"{path}: {problem}")
+    return frame
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    """Text as whole numbers, or as the nearest floats (missing ones as NaN); ValueError for anything else."""
+    import numpy as np
+    import pandas as pd
+
+    cells = column.tolist()
+    try:
+        return pd.Series(np.array([int(cell) for cell in cells], np.int64), column.index)
+    except (ValueError, OverflowError):
+        return pd.Series(np.array([float(cell or "nan") for cell in cells]), column.index)
+
+
+def _indexed(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    return frame.set_index(_INDEX[name]) if name in _INDEX else frame.reset_index(drop=True)
