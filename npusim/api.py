@@ -131,7 +131,7 @@ def evaluate(
     if chosen.timed:
         dense = method_runs.simulate_plan(method.apply("dense", graph), machine, flow, **options)
         times = method_runs.times_of(dense.runs[0])
-    plan = method.apply(chosen, graph, times, **parameters)
+    plan = method.apply(chosen, graph, times, machine, **parameters)
     planned = method_runs.simulate_plan(plan, machine, flow, method_text, **options)
     return results.of_plan(planned, machine, request, command, graph)
 
