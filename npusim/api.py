@@ -114,7 +114,7 @@ def evaluate(
     command: Sequence[str],
 ) -> Result:  # fmt: skip
     """`simulate` of a step and a machine; `request` and `command` are for the record."""
-    from npusim import catalogue, results
+    from npusim import catalogue, results, spill
     from npusim import simulation as pipeline
 
     flow = catalogue.load_dataflow(dataflow) if isinstance(dataflow, str | Path) else dataflow
@@ -122,7 +122,10 @@ def evaluate(
         request = replace(request, dataflows={flow.name: catalogue.find("dataflows", dataflow)})
     options: dict[str, Any] = {"engine_name": request.engine, "energy": request.energy}
     if not method_text:
-        return results.of_run(pipeline.simulate(graph, machine, flow, **options), request, command)
+        plan = None
+        if request.memory is not None:
+            graph, plan = spill.fit(graph, machine.precision.bits, request.memory)
+        return results.of_run(pipeline.simulate(graph, machine, flow, **options), request, command, plan)
     from npusim import method, method_runs
 
     name, parameters = method.parse(method_text)
@@ -131,8 +134,8 @@ def evaluate(
     if chosen.timed:
         dense = method_runs.simulate_plan(method.apply("dense", graph), machine, flow, **options)
         times = method_runs.times_of(dense.runs[0])
-    plan = method.apply(chosen, graph, times, machine, **parameters)
-    planned = method_runs.simulate_plan(plan, machine, flow, method_text, **options)
+    training = method.apply(chosen, graph, times, machine, **parameters)
+    planned = method_runs.simulate_plan(training, machine, flow, method_text, request.memory, **options)
     return results.of_plan(planned, machine, request, command, graph)
 
 

@@ -15,12 +15,13 @@ operations of the step; fragmentation is not modelled, nor are tiles in on-chip 
 | gradients          | gradients of activations                                                         |
 | weight gradients   | gradients of parameters until they are used                                      |
 
-Beyond a limit (`check`) there is an error that names the tensor; spilling to slower memory is not modelled.
+Beyond a limit there is an error that names the tensor (`check`), or tensors are moved to slower memory and back
+(`npusim.spill`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -107,7 +108,7 @@ class MemoryPlan:
         raise CapacityError(
             f"step {self.graph.name!r} needs {int(total.max())} bytes, {what} has {limit_bytes}: {op.label} goes "
             f"beyond it when {tensor.tensor!r} ({tensor.bytes} bytes, {tensor.group}) is added to "
-            f"{int(total[first]) - tensor.bytes} bytes alive; spilling is not modelled"
+            f"{int(total[first]) - tensor.bytes} bytes alive; raise the limit, or let tensors spill"
         )
 
     def __str__(self) -> str:
@@ -181,14 +182,23 @@ def _base(name: str, lives: dict[str, Lifetime]) -> str:
 def _in_place(graph: StepGraph, lives: dict[str, Lifetime]) -> dict[str, Lifetime]:
     """Where an elementwise operation reads a tensor for the last time, its result of that size takes the storage."""
     found = dict(lives)
+    for name, (_, op) in takeovers(graph, lives).items():
+        life = lives[name]
+        found[name] = Lifetime(name, life.group, life.bytes, life.first, op - 1)
+    return found
+
+
+def takeovers(graph: StepGraph, lives: Mapping[str, Lifetime]) -> dict[str, tuple[str, int]]:
+    """Tensors whose storage a result takes over: name -> (result, number of the operation)."""
+    found: dict[str, tuple[str, int]] = {}
     for i, op in enumerate(graph.ops):
         if op.kind not in IN_PLACE:
             continue
         for output in op.outputs:
             for name in op.inputs:
-                life, result = found.get(name), found.get(output)
-                if life and result and name != output and _takes_over(life, result, i):
-                    found[name] = Lifetime(name, life.group, life.bytes, life.first, i - 1)
+                life, result = lives.get(name), lives.get(output)
+                if life and result and name != output and name not in found and _takes_over(life, result, i):
+                    found[name] = (output, i)
                     break
     return found
 
@@ -202,12 +212,5 @@ def _takes_over(life: Lifetime, result: Lifetime, op: int) -> bool:
 
 def of_plan(training: Plan, hardware: Hardware) -> MemoryPlan:
     """The memory plan of the part of a training plan that needs the most, at that part's widths."""
-    plans = []
-    for part in training.parts:
-        widths = dict(part.bits)
-
-        def bits(kind: str, widths: dict[str, int] = widths) -> int:
-            return widths.get(kind) or hardware.precision.bits(kind)
-
-        plans.append(plan(part.graph, bits, training.policy))
+    plans = [plan(part.graph, part.widths(hardware), training.policy) for part in training.parts]
     return max(plans, key=lambda item: item.peak_bytes)

@@ -73,6 +73,10 @@ class Part:
         ops = tuple(op for op in self.graph.ops if op.phase in self.phases)
         return self.graph if len(ops) == len(self.graph.ops) else replace(self.graph, ops=ops)
 
+    def widths(self, hardware: Hardware) -> Callable[[str], int]:
+        """Bits of a tensor kind as this part has them on a machine."""
+        return lambda kind: self.bits.get(kind) or hardware.precision.bits(kind)
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from npusim import catalogue, memory, method, rewrite
+from npusim import catalogue, memory, method, rewrite, spill
 from npusim.dataflow import Dataflow
 from npusim.errors import NpusimError
 from npusim.method import Part, Plan
 from npusim.npu import Hardware
 from npusim.simulation import Run, simulate
+from npusim.spill import MemoryLimit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,17 +100,20 @@ def machine_of(part: Part, hardware: Hardware) -> Hardware:
 
 
 def simulate_plan(
-    plan: Plan, hardware: Hardware, dataflow: Dataflow | str = "dense-os", label: str = "", **options: Any
-) -> PlanRun:
+    plan: Plan, hardware: Hardware, dataflow: Dataflow | str = "dense-os", label: str = "",
+    limit: MemoryLimit | None = None, **options: Any,
+) -> PlanRun:  # fmt: skip
     """Simulate every part on the machine at its widths, priced as the machine itself (its MACs do not get cheaper).
 
-    A part without update masks runs with the fallback of a selective dataflow. `options` as for `simulate`.
+    A part without update masks runs with the fallback of a selective dataflow. `limit`: of the step's memory, see
+    `npusim.spill`. `options` as for `simulate`.
     """
+    plan, found = spill.fit_plan(plan, hardware, limit) if limit else (plan, memory.of_plan(plan, hardware))
     runs = []
     for part in plan.parts:
         step = part.step()
         runs.append(simulate(step, machine_of(part, hardware), _fitting(step, dataflow), priced_as=hardware, **options))
-    return PlanRun(label, plan, tuple(runs), memory.of_plan(plan, hardware))
+    return PlanRun(label, plan, tuple(runs), found)
 
 
 def _fitting(step: StepGraph, dataflow: Dataflow | str) -> Dataflow:
@@ -147,34 +151,48 @@ def compare_methods(
     hardware: Hardware,
     methods: Sequence[str],
     dataflow: str = "dense-os",
-    limit_bytes: int | None = None,
+    limit: MemoryLimit | None = None,
     misfits: bool = False,
     **options: Any,
 ) -> MethodTable:
     """Simulate dense training and each of `methods` ('name' or 'name:key=value') on one step and machine.
 
-    `limit_bytes`: CapacityError for a method whose peak memory is above it. `misfits`: methods that do not fit the
-    network are left out and reported; else they raise. `options` as for `simulate`.
+    `limit`: of every method's memory; one that does not fit it is a misfit, but dense training then runs without.
+    `misfits`: methods that do not fit the network are left out and reported; else they raise. `options` as for
+    `simulate`.
     """
     dense = simulate_plan(method.apply("dense", graph), hardware, dataflow, "dense", **options)
     times = times_of(dense.runs[0])
     runs, left_out = [dense], {}
+    if limit is not None:
+        try:
+            runs = [_limited(method.apply("dense", graph), hardware, dataflow, "dense", limit, options)]
+        except method.MisfitError as error:
+            if not misfits:
+                raise
+            left_out["dense"] = f"{error}; without a limit here"
     for text in methods:
         if text == "dense":
             continue
         name, parameters = method.parse(text)
         try:
             training = method.apply(name, graph, times, hardware, **parameters)
+            runs.append(_limited(training, hardware, dataflow, text, limit, options))
         except method.MisfitError as error:
             if not misfits:
                 raise
             left_out[text] = str(error)
-            continue
-        runs.append(simulate_plan(training, hardware, dataflow, text, **options))
-    for run in runs if limit_bytes is not None else ():
-        assert limit_bytes is not None
-        try:
-            run.memory.check(limit_bytes)
-        except NpusimError as error:
-            raise type(error)(f"method {run.label!r}: {error}") from None
     return MethodTable(tuple(runs), left_out)
+
+
+def _limited(
+    training: Plan, hardware: Hardware, dataflow: str, label: str, limit: MemoryLimit | None, options: Mapping[str, Any]
+) -> PlanRun:
+    """A run within the limit; MisfitError names the method that cannot have it."""
+    if limit is None:
+        return simulate_plan(training, hardware, dataflow, label, **options)
+    try:
+        training, found = spill.fit_plan(training, hardware, limit)
+    except NpusimError as error:
+        raise method.MisfitError(f"method {label!r}: {error}") from None
+    return replace(simulate_plan(training, hardware, dataflow, label, **options), memory=found)

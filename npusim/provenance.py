@@ -9,12 +9,13 @@ import hashlib
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from npusim.simulation import Run
+    from npusim.spill import MemoryLimit
 
 SCHEMA = 1
 LIBRARIES = ("numpy", "numba", "simpy", "pandas", "pydantic", "matplotlib")
@@ -23,7 +24,8 @@ LIBRARIES = ("numpy", "numba", "simpy", "pandas", "pydantic", "matplotlib")
 @dataclass(frozen=True)
 class Request:
     """What the user asked for. `source` is the workload's file (None when made in memory), `dataflows` the files
-    of the dataflows by name, `changes` the keys of the machine that differ from its description."""
+    of the dataflows by name, `changes` the keys of the machine that differ from its description, `memory` the limit of
+    the step's memory."""
 
     workload: str
     hardware: str
@@ -34,6 +36,7 @@ class Request:
     energy: str | None = None
     source: Path | None = None
     dataflows: Mapping[str, Path] = field(default_factory=dict)
+    memory: MemoryLimit | None = None
 
 
 def manifest(runs: Sequence[Run], request: Request, command: Sequence[str]) -> dict[str, Any]:
@@ -63,6 +66,7 @@ def manifest(runs: Sequence[Run], request: Request, command: Sequence[str]) -> d
             "parameters": first.hardware.model_dump(),
         },
         "engine": request.engine,
+        "memory_limit": asdict(request.memory) if request.memory else None,
         "dataflows": {
             run.dataflow: {
                 "file_sha256": file_digest(request.dataflows.get(run.dataflow)),

@@ -194,9 +194,11 @@ class Result:
         return notebook.paragraph(self.sentence()) + notebook.table(header, rows)
 
 
-def of_run(run: Run, request: Request, command: Sequence[str]) -> Result:
-    """The result of one simulation of a step as it is."""
-    plan = memory.plan(run.graph, run.hardware.precision.bits)
+def of_run(
+    run: Run, request: Request, command: Sequence[str], plan: memory.MemoryPlan | None = None
+) -> Result:  # fmt: skip
+    """The result of one simulation of a step as it is; `plan`: its memory, if a limit changed it."""
+    plan = plan or memory.plan(run.graph, run.hardware.precision.bits)
     return _result((run,), (1.0,), plan, run.hardware, request, command, run.graph)
 
 

@@ -30,7 +30,7 @@ def compare(
     with working("simulating methods"):
         graph, machine, request = options.prepare(request, [flow], settings)
         found = compare_methods(
-            graph, machine, names, flow, misfits=methods.strip() == "all",
+            graph, machine, names, flow, misfits=methods.strip() == "all", limit=request.memory,
             engine_name=request.engine, energy=request.energy,
         )  # fmt: skip
         rows = [run.row(found.runs[0]) for run in found.runs]

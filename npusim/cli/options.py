@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from npusim.graph import StepGraph
     from npusim.npu import Hardware
     from npusim.provenance import Request
+    from npusim.spill import MemoryLimit
 
 DATAFLOWS = "dense-os,selective-row,channel-skipping,reduction-spatial"
 
@@ -86,6 +87,16 @@ Energy = Annotated[
     str | None,
     typer.Option("--energy", help="An energy table other than the machine's.", autocompletion=complete("energy")),
 ]
+MemoryLimitSize = Annotated[
+    str | None,
+    typer.Option(
+        "--memory-limit", metavar="SIZE",
+        help="Memory that the step's tensors may take, e.g. 256KiB (KB is taken as 1024 bytes, as papers on it do).",
+    ),
+]  # fmt: skip
+MemoryOver = Annotated[
+    str, typer.Option("--memory-over", help="Beyond the limit: error (names the tensor) or spill (moves simulated).")
+]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for result files.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
@@ -120,6 +131,28 @@ def step_of(workload: str) -> tuple[Path, StepGraph]:
     from npusim import workload as workloads
 
     return workloads.find(workload)
+
+
+def memory_limit(size: str | None, over: str) -> MemoryLimit | None:
+    """The options --memory-limit and --memory-over together."""
+    from npusim import config, spill
+    from npusim.errors import ConfigError, closest
+
+    if over not in spill.OVER:
+        known = ", ".join(spill.OVER)
+        raise ConfigError(f"--memory-over {over!r} is not known{closest(over, list(spill.OVER))}; allowed: {known}")
+    if size is None:
+        if over != spill.OVER[0]:
+            raise ConfigError(f"--memory-over {over} needs --memory-limit")
+        return None
+    try:
+        text = size.strip()
+        found = int(text) if text.isdecimal() else config.quantity(text.replace("KB", "KiB"), "bytes")
+    except ValueError as error:
+        raise ConfigError(f"--memory-limit {size!r}: {error}") from None
+    if found < 1:
+        raise ConfigError(f"--memory-limit {size!r}: at least 1 byte is needed")
+    return spill.MemoryLimit(found, over)
 
 
 def settings_of(texts: list[str]) -> dict[str, Any]:

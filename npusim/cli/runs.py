@@ -25,6 +25,8 @@ def run(
     batch: options.Batch = None,
     changes: options.Changes = None,
     energy: options.Energy = None,
+    memory_limit: options.MemoryLimitSize = None,
+    memory_over: options.MemoryOver = "error",
     scalesim_config: scalesim.Config = None,
     topology: scalesim.Topology = None,
     out: options.Out = None,
@@ -56,7 +58,8 @@ def run(
     if len(names) > 1:
         message = f"one dataflow, not {len(names)}; `npusim compare` takes several"
         raise typer.BadParameter(message, param_hint="--dataflow")
-    request = Request(workload, hardware, {}, input_size, batch, engine, energy)
+    limit = options.memory_limit(memory_limit, memory_over)
+    request = Request(workload, hardware, {}, input_size, batch, engine, energy, memory=limit)
     _check(out)
     with working(f"simulating {dataflow}"), _laws():
         from npusim import api
@@ -87,6 +90,8 @@ def compare(
     batch: options.Batch = None,
     changes: options.Changes = None,
     energy: options.Energy = None,
+    memory_limit: options.MemoryLimitSize = None,
+    memory_over: options.MemoryOver = "error",
     out: options.Out = None,
     json: options.Json = False,
 ) -> None:
@@ -105,7 +110,8 @@ def compare(
     from npusim.provenance import Request
 
     names = options.names_of(dataflow)
-    request = Request(workload, hardware, {}, input_size, batch, engine, energy)
+    limit = options.memory_limit(memory_limit, memory_over)
+    request = Request(workload, hardware, {}, input_size, batch, engine, energy, memory=limit)
     _check(out)
     if methods is not None:
         from npusim.cli.methods import compare as compare_methods

@@ -115,7 +115,7 @@ def test_a_limit_names_the_tensor():
         plan.check(100, "the board")
     assert str(caught.value) == (
         "step 'two' needs 108 bytes, the board has 100: fc1:grad_weight goes beyond it when 'fc1.weight.grad' (32 "
-        "bytes, weight gradients) is added to 76 bytes alive; spilling is not modelled"
+        "bytes, weight gradients) is added to 76 bytes alive; raise the limit, or let tensors spill"
     )
 
 

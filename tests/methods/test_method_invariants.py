@@ -7,10 +7,11 @@ import pytest
 from method_nets import machine, macs, plain, small, workload
 
 from npusim import memory, method, rewrite
-from npusim.errors import CapacityError, NpusimError
+from npusim.errors import NpusimError
 from npusim.method import MisfitError, Part, Plan
 from npusim.method_runs import compare_methods, simulate_plan, times_of
 from npusim.simulation import simulate
+from npusim.spill import MemoryLimit
 
 
 def summary(plan, dataflow="dense-os"):
@@ -266,9 +267,9 @@ def test_a_masked_step_takes_no_second_shape():
 
 
 def test_a_memory_limit_names_method_and_tensor():
-    with pytest.raises(CapacityError, match=r"method 'dense': step 'small' needs .* bytes, the machine has 1000"):
-        compare_methods(small(), machine(), ["last-k"], limit_bytes=1000)
-    assert len(compare_methods(small(), machine(), ["last-k"], limit_bytes=10**9).runs) == 2
+    with pytest.raises(MisfitError, match=r"method 'dense': step 'small' needs .* bytes, the memory limit has 1000"):
+        compare_methods(small(), machine(), ["last-k"], limit=MemoryLimit(1000))
+    assert len(compare_methods(small(), machine(), ["last-k"], limit=MemoryLimit(10**9)).runs) == 2
 
 
 def test_macs_of_last_k():
