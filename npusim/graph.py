@@ -161,7 +161,7 @@ class Op:
     """One operation of the step. `name` is the module path ('layer1.0.conv1'), shared by its phases.
 
     Inputs and outputs name tensors, in this order: forward (X, W) -> Y; grad_input (dY, W) -> dX;
-    grad_weight (dY, X) -> dW; update (W, dW, state...) -> (W, state...).
+    grad_weight (dY, X) -> dW; update (W, dW, state...) -> (W, state...). Of a matmul: A and B of its own product.
     `param` is the parameter whose weight is read (forward, grad_input) or whose gradient or update this
     is; it is the key of the step's masks.
     """

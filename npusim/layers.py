@@ -12,13 +12,14 @@
 | `pool`         | 1     | `kernel`, `stride` (default: the kernel), `padding`, `average`; or `size`: adaptive average |
 | `embedding`    | 1     | `rows`, `out`: a table row for every number that is read                                 |
 | `parameter`    | 0     | `shape`, with 1 in place of the batch: learned values (class token, positions)           |
+| `elementwise`  | 1 ... | any function, sum or copy; `shape` of the result (default: as the first input); `of_input` |
 | `concat`       | 2 ... | `axis` (default 1): copies its inputs one behind the other                               |
 | `flatten`, `view` | 1  | no operation, nor for a transpose; `view` takes `shape` behind the batch                 |
 | `part`         | 1     | no operation: addresses a part of its input; `shape` behind the batch                    |
 | `softmax_loss` | 1     | appended when the list does not end with it                                              |
 
-`inputs` names the layers that are read; it defaults to the one before. `tied` of a linear layer names the layer whose
-weight it shares.
+`inputs` names the layers that are read; it defaults to the one before. `tied` of a convolution or linear layer names
+the layer whose weight it shares. With `whole`, a `shape` counts the batch too, wherever it is.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ from typing import Any
 from npusim.errors import NpusimError, closest
 from npusim.graph import Conv, Dims, Gemm, Pool, Vector
 
-_FLAGS = ("bias", "transposed", "average", "shift", "of_input")
-MANY = -1
-READS = {"input": 0, "parameter": 0, "matmul": 2, "add": 2, "mul": 2, "concat": MANY}
+_FLAGS = ("bias", "transposed", "average", "shift", "of_input", "whole")
+MANY, SOME = -2, -1  # at least two, at least one
+READS = {"input": 0, "parameter": 0, "matmul": 2, "add": 2, "mul": 2, "concat": MANY, "elementwise": SOME}
 KINDS = (
     "input", "conv", "linear", "matmul", "batch_norm", "layer_norm", "activation", "softmax", "add", "mul", "pool",
-    "embedding", "parameter", "concat", "flatten", "view", "part", "softmax_loss",
+    "embedding", "parameter", "elementwise", "concat", "flatten", "view", "part", "softmax_loss",
 )  # fmt: skip
+_WITH_WEIGHTS = ("conv", "linear", "embedding")
 Size = int | tuple[int, int]
 
 
@@ -63,6 +65,7 @@ class Layer:
     rows: int = 0
     axis: int = 1
     tied: str = ""
+    whole: bool = False
 
 
 class Misfit(Exception):
@@ -74,6 +77,7 @@ def checked(layers: Iterable[Layer | Mapping[str, Any]], name: str) -> list[Laye
     known = [f.name for f in fields(Layer)]
     result: list[Layer] = []
     bad: list[str] = []
+    earlier: dict[str, str] = {}
     for i, item in enumerate(layers):
         if not isinstance(item, (Layer, Mapping)):
             bad.append(f"layer {i}: must be a table of keys and values")
@@ -87,8 +91,9 @@ def checked(layers: Iterable[Layer | Mapping[str, Any]], name: str) -> list[Laye
             continue
         default = (result[-1].name,) if result and READS.get(value["kind"], 1) else ()
         layer = Layer(**{**value, "inputs": value.get("inputs") or default})
-        bad += [f"{label}: {text}" for text in _layer_problems(layer, result)]
+        bad += [f"{label}: {text}" for text in _layer_problems(layer, earlier)]
         result.append(layer)
+        earlier[layer.name] = layer.kind
     if not result or result[0].kind != "input":
         bad.append("the first layer must be an 'input' with a shape")
     if bad:
@@ -98,39 +103,42 @@ def checked(layers: Iterable[Layer | Mapping[str, Any]], name: str) -> list[Laye
     return result
 
 
-def _layer_problems(layer: Layer, earlier: list[Layer]) -> list[str]:
-    names = [item.name for item in earlier]
+def _layer_problems(layer: Layer, earlier: Mapping[str, str]) -> list[str]:
+    """What is wrong with a layer behind `earlier`, names and kinds."""
     if wrong := [key for key in ("inputs", "shape") if not isinstance(getattr(layer, key), tuple)]:
         return [f"{wrong[0]} must be a list"]
+    if not all(isinstance(name, str) for name in (*layer.inputs, layer.tied)):
+        return ["inputs must be a list of names, tied a name"]
     bad = [f"{key} must be true or false" for key in _FLAGS if not isinstance(getattr(layer, key), bool)]
     bad += ["has no bias to give"] if layer.bias and layer.kind not in ("conv", "linear") else []
-    bad += [f"the name {layer.name!r} is used twice"] if layer.name in names else []
+    bad += [f"the name {layer.name!r} is used twice"] if layer.name in earlier else []
     needed = READS.get(layer.kind, 1)
     if layer.kind != "input":
         bad += [
-            f"reads {i!r}, which no earlier layer is{closest(str(i), names)}" for i in layer.inputs if i not in names
+            f"reads {i!r}, which no earlier layer is{closest(str(i), earlier)}"
+            for i in layer.inputs
+            if i not in earlier
         ]
-        if len(layer.inputs) != needed and (needed != MANY or len(layer.inputs) < 2):
-            wanted = "2 or more" if needed == MANY else needed
-            bad.append(f"reads {len(layer.inputs)} layers, {layer.kind} reads {wanted}")
+        least = -needed if needed < 0 else needed
+        if len(layer.inputs) < least or (needed >= 0 and len(layer.inputs) > needed):
+            more = " or more" if needed < 0 else ""
+            bad.append(f"reads {len(layer.inputs)} layers, {layer.kind} reads {least}{more}")
     if layer.kind in ("conv", "linear", "embedding") and not _whole(layer.out, 1):
         bad.append(f"out = {layer.out!r}; a whole number from 1 up is needed")
     if layer.kind == "embedding" and not _whole(layer.rows, 1):
         bad.append(f"rows = {layer.rows!r}; a whole number from 1 up is needed")
     if layer.kind == "concat" and not _whole(layer.axis, 1):
         bad.append(f"axis = {layer.axis!r}; a whole number from 1 up is needed")
-    if layer.kind == "parameter" and layer.shape[:1] != (1,):
+    if layer.kind == "parameter" and layer.shape[:1] != (1,) and not layer.whole:
         bad.append(f"shape = {layer.shape!r}; the first size must be 1, in place of the batch")
-    if layer.tied and layer.tied not in [item.name for item in earlier if item.kind in ("linear", "embedding")]:
-        bad.append(
-            f"tied = {layer.tied!r}, which no earlier linear or embedding layer is{closest(str(layer.tied), names)}"
-        )
+    if layer.tied and earlier.get(layer.tied) not in _WITH_WEIGHTS:
+        bad.append(f"tied = {layer.tied!r}, which no earlier {' or '.join(_WITH_WEIGHTS)} layer is")
     if layer.kind in ("input", "view", "part", "parameter") and not (
         layer.shape and all(_whole(n, 1) for n in layer.shape)
     ):
         bad.append(f"shape = {layer.shape!r}; whole numbers from 1 up are needed")
-    if layer.tied and layer.kind != "linear":
-        bad.append("only a linear layer can be tied")
+    if layer.tied and layer.kind not in ("conv", "linear"):
+        bad.append("only a convolution or linear layer can be tied")
     for key, least in (("kernel", 1), ("stride", 0), ("padding", 0), ("dilation", 1), ("size", 0)):
         value = getattr(layer, key)
         parts = value if isinstance(value, tuple) else (value,)
@@ -152,7 +160,7 @@ def _pair(value: Size) -> tuple[int, int]:
 def shapes(layer: Layer, read: list[tuple[int, ...]]) -> tuple[Dims, tuple[int, ...]]:
     """Dimensions of the op and the shape of its result."""
     x = read[0]
-    if len(x) < 2 and layer.kind != "softmax_loss":
+    if len(x) < 2 and layer.kind not in ("softmax_loss", "elementwise", "activation"):
         raise Misfit(f"needs a batch of values, its input is {text_of(x)}")
     match layer.kind:
         case "conv":
@@ -167,9 +175,11 @@ def shapes(layer: Layer, read: list[tuple[int, ...]]) -> tuple[Dims, tuple[int, 
             return Vector(product(x) * layer.out, 1), (*x, layer.out)
         case "concat":
             return _concat(layer, read)
+        case "elementwise":
+            shape = (layer.shape if layer.whole else (x[0], *layer.shape)) if layer.shape else x
+            return Vector(max(product(s) for s in (shape, *read)), 1), shape
         case "add" | "mul":
-            shared = layer.kind == "add" and read[1] == (1, *read[0][1:])
-            if read[0] != read[1] and not shared:
+            if read[0] != read[1] and not (layer.kind == "add" and _repeats(read[1], read[0])):
                 raise Misfit(f"its inputs have the shapes {text_of(read[0])} and {text_of(read[1])}")
     return Vector(product(x)), x
 
@@ -199,6 +209,12 @@ def _matmul(layer: Layer, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[Dims,
     if rows != a[-1]:
         raise Misfit(f"{text_of(a)} has {a[-1]} columns, its second operand {rows} rows")
     return Gemm(product(a[:-2]), a[-2], columns, a[-1]), (*a[:-1], columns)
+
+
+def _repeats(small: tuple[int, ...], large: tuple[int, ...]) -> bool:
+    """Whether `small`, its last sizes aligned with those of `large`, repeats to fill it."""
+    behind = large[len(large) - len(small) :] if len(small) <= len(large) else ()
+    return bool(small) and len(behind) == len(small) and all(a in (1, b) for a, b in zip(small, behind, strict=True))
 
 
 def _concat(layer: Layer, read: list[tuple[int, ...]]) -> tuple[Dims, tuple[int, ...]]:

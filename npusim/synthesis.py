@@ -43,8 +43,11 @@ def from_layers(
     return _finish(step, name, meta or {})
 
 
-def from_file(path: str | Path) -> StepGraph:
-    """The step of a layer list in TOML: `name`, `optimizer`, `meta`, and `layers`, an array of tables."""
+def from_file(path: str | Path, name: str = "", optimizer: str = "") -> StepGraph:
+    """The step of a layer list in TOML: `name`, `optimizer`, `meta`, and `layers`, an array of tables.
+
+    `name` and `optimizer`, when given, replace those of the file.
+    """
     try:
         value = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -58,7 +61,11 @@ def from_file(path: str | Path) -> StepGraph:
     ):
         what = f"unknown key {unknown[0]!r}" if unknown else "needs 'name', 'layers' and, if any, 'meta' as a table"
         raise NpusimError(f"{path}: {what}; allowed: name, optimizer, meta, layers")
-    return from_layers(value["layers"], value["name"], value.get("optimizer", "sgd"), value.get("meta"))
+    chosen = optimizer or value.get("optimizer", "sgd")
+    try:
+        return from_layers(value["layers"], name or value["name"], chosen, value.get("meta"))
+    except NpusimError as error:
+        raise NpusimError(f"{path}: {error}") from None
 
 
 @dataclass(slots=True)
@@ -134,6 +141,8 @@ class _Step:
         wanted = bool(param) or any(value.wanted for value in reads)
         value = _Value(output, shape, wanted, output, shape)
         self.values[layer.name] = value
+        if layer.kind == "add" and reads[0].shape != reads[1].shape and self.tensors[reads[1].tensor].kind != "weight":
+            raise Misfit(f"its inputs have the shapes {text_of(reads[0].shape)} and {text_of(reads[1].shape)}")
         names = [*(value.tensor for value in reads), *([param] if param else [])]
         inputs = tuple(names if layer.kind == "matmul" else dict.fromkeys(names))
         kind = "elementwise" if layer.kind in ("embedding", "concat") else layer.kind
@@ -143,6 +152,7 @@ class _Step:
     def _view(self, layer: Layer, source: _Value) -> None:
         """Another arrangement of a value, or a part of it: no operation."""
         shape = (source.shape[0], *(layer.shape or (product(source.shape[1:]),)))
+        shape = layer.shape if layer.whole else shape
         if layer.kind == "part":
             if product(shape) > product(source.shape):
                 raise Misfit(f"{text_of(source.shape)} has no part {text_of(shape)}")
@@ -163,7 +173,7 @@ class _Step:
                 taps = (dims.r, dims.s) if layer.kind == "conv" else ()
                 shape: tuple[int, ...] = (dims.k, dims.c // dims.groups, *taps)
             case "batch_norm" | "layer_norm":
-                shape = (x[1 if layer.kind == "batch_norm" else -1],)
+                shape = (layer.out or x[1 if layer.kind == "batch_norm" else -1],)
             case "embedding":
                 shape = (layer.rows, layer.out)
             case _:
@@ -222,6 +232,11 @@ class _Step:
                 self.waiting += [(value, dy) for value in reads if value.wanted]
             case "concat":
                 self._split(record, dy)
+            case "elementwise":
+                for value in reads:
+                    if value.wanted:
+                        others = [other.tensor for other in reads] if layer.of_input else []
+                        self._to(record, value, tuple(dict.fromkeys([dy, *others])))
             case "matmul" | "mul":
                 self._two_operands(record, dy)
             case "softmax_loss":
@@ -247,16 +262,15 @@ class _Step:
         self.ops.append(Op(record.layer.name, "grad_input", "elementwise", dims, (dy,), tuple(outputs)))
 
     def _two_operands(self, record: _Record, dy: str) -> None:
-        """dA = dC B^T, dB = A^T dC; of a product of equal shapes, dA = dC * B, dB = A * dC."""
+        """dA = dC B^T, dB = A^T dC; of a product of equal shapes, dA = dC * B, dB = A * dC. Operands in this order."""
         a, b = record.reads
-        for value, other in ((a, b), (b, a)):
-            if not value.wanted:
-                continue
-            dims = record.dims
-            if isinstance(dims, Gemm):
-                n = dims
-                dims = Gemm(n.batch, n.m, n.k, n.n) if value is a else Gemm(n.batch, n.k, n.n, n.m)
-            self._to(record, value, (dy, other.tensor), dims=dims)
+        d = record.dims
+        if a.wanted:
+            dims = Gemm(d.batch, d.m, d.k, d.n) if isinstance(d, Gemm) else d
+            self._to(record, a, (dy, b.tensor), dims=dims)
+        if b.wanted:
+            dims = Gemm(d.batch, d.k, d.n, d.m) if isinstance(d, Gemm) else d
+            self._to(record, b, (a.tensor, dy), dims=dims)
 
     def _new_gradient(self, value: _Value, shape: tuple[int, ...]) -> str:
         of = value.tensor if self.tensors[value.tensor].kind == "activation" else ""

@@ -1,4 +1,4 @@
-"""`npusim trace show | reshape | capture`."""
+"""`npusim trace show | reshape | import | capture`."""
 
 from __future__ import annotations
 
@@ -83,6 +83,57 @@ def reshape(
     _, graph = options.step_of(source)
     trace.write(reshaped(graph, input_size, batch), target)
     hint(f"written: {target}")
+
+
+FORMAT_HELP = "onnx, scalesim or layers; auto looks at the file."
+
+
+def _formats(incomplete: str) -> list[str]:
+    from npusim.trace.imports import FORMATS
+
+    return [name for name in FORMATS if name.startswith(incomplete)]
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A file of another tool.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="The trace file to write.")],
+    format: Annotated[str, typer.Option("--format", "-f", help=FORMAT_HELP, autocompletion=_formats)] = "auto",
+    name: Annotated[str, typer.Option("--name", help="Name of the step; the file's by default.")] = "",
+    optimizer: Annotated[
+        str, typer.Option("--optimizer", help="sgd, momentum or adam, for files without updates; default sgd.")
+    ] = "",
+    skip_unknown: Annotated[
+        bool, typer.Option("--skip-unknown", help="Leave out operations that npusim does not know, and list them.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Make a trace from a file of another tool: ONNX, SCALE-Sim, layer tables.
+
+    \b
+    Example:
+      npusim trace import model.onnx --out model.npz
+    """
+    from npusim import atomic, trace
+    from npusim.text import clean, count
+    from npusim.trace.imports import import_file
+
+    atomic.check(out.parent)
+    graph = import_file(source, format, name=name, optimizer=optimizer, skip_unknown=skip_unknown)
+    trace.write(graph, out)
+    macs = {phase: sum(op.macs for op in graph.phase(phase)) for phase in ("forward", "grad_input", "grad_weight")}
+    skipped = list(graph.meta.get("skipped", ()))
+    if json:
+        from npusim.report import json_text
+
+        value = {"name": graph.name, "out": str(out), "operations": len(graph.ops), "macs": macs, "skipped": skipped}
+        print(json_text(value), end="")
+        return
+    amounts = ", ".join(f"{phase} {count(number)}" for phase, number in macs.items())
+    print(clean(f"{graph.name}: {len(graph.ops)} operations; MACs: {amounts}"))
+    for item in skipped:
+        print(clean(f"left out: {item}"))
+    print(clean(f"written: {out}"))
 
 
 @app.command("capture")

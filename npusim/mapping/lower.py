@@ -87,7 +87,7 @@ def lower(graph: StepGraph, dataflow: Dataflow, hw: Hardware, resolve) -> Lowere
         if cells is not None and cells.multiplies(op):
             plan, work = _lower_in_cells(op, graph, hw, builder, index)
         elif op.kind in MAC_KINDS:
-            plan, work = _lower_macs(op, mask, dataflow, hw, resolve, builder, index)
+            plan, work = _lower_macs(op, problems(op, graph.tensors), mask, dataflow, hw, resolve, builder, index)
         else:
             selected = mask if dataflow.selective and _covers(mask, op) else None
             tasks, deps, work = vector.lower(op, graph, hw, selected)
@@ -131,17 +131,19 @@ def _covers(mask: Mask | None, op: Op) -> bool:
     return mask is not None and isinstance(op.dims, Vector) and op.dims.elements == mask.size
 
 
-def _lower_macs(op: Op, mask: Mask | None, dataflow: Dataflow, hw, resolve, builder, index: int):
+def _lower_macs(
+    op: Op, parts: list[Problem], mask: Mask | None, dataflow: Dataflow, hw, resolve, builder, index: int
+):  # fmt: skip
     groups = op.dims.groups if isinstance(op.dims, Conv) else 1
     if mask is not None and mask.count == mask.size:
         mask = None
     if dataflow.choices:
-        dataflow = _fastest(op, mask, [resolve(name) for name in dataflow.choices], hw, groups)
+        dataflow = _fastest(op, parts, mask, [resolve(name) for name in dataflow.choices], hw, groups)
     while not dataflow.accepts(op.phase, groups, mask):
         dataflow = resolve(dataflow.fallback)
     used = mask if dataflow.selective else None
     tilings, total, stall, dense = [], dict.fromkeys(COUNTERS, 0), 0, 0
-    for number, problem in enumerate(problems(op)):
+    for number, problem in enumerate(parts):
         if number:
             builder.fence(index)
         try:
@@ -157,7 +159,9 @@ def _lower_macs(op: Op, mask: Mask | None, dataflow: Dataflow, hw, resolve, buil
     return OpPlan(op, dataflow.name, tuple(tilings), stall, dense), total
 
 
-def _fastest(op: Op, mask: Mask | None, choices: list[Dataflow], hw: Hardware, groups: int) -> Dataflow:
+def _fastest(
+    op: Op, parts: list[Problem], mask: Mask | None, choices: list[Dataflow], hw: Hardware, groups: int
+) -> Dataflow:  # fmt: skip
     """Of the dataflows that accept the operation, the one with the fewest cycles alone; the first if none does.
 
     A dataflow that the machine cannot run (no registers, no tiling that fits) is no choice.
@@ -169,7 +173,7 @@ def _fastest(op: Op, mask: Mask | None, choices: list[Dataflow], hw: Hardware, g
     def cycles(flow: Dataflow) -> float:
         used = mask if flow.selective else None
         try:
-            return sum(_cycles_alone(_lower_problem(problem, flow, hw, used), hw) for problem in problems(op))
+            return sum(_cycles_alone(_lower_problem(problem, flow, hw, used), hw) for problem in parts)
         except (CapacityError, ConfigError):
             return inf
 

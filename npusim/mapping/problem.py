@@ -13,9 +13,10 @@ sub-convolutions, one per output residue class, so that no inserted zero is ever
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from npusim.graph import PIXELS, TAPS, Conv, Gemm, Op
+from npusim.graph import PIXELS, TAPS, Conv, Gemm, Op, Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +57,26 @@ class Problem:
         return self.groups * self.m * self.c * self.taps * self.t
 
 
-def problems(op: Op) -> list[Problem]:
-    """The problems of a MAC operation, in the order in which they run; `taps` 0 means zeros to be written."""
+def problems(op: Op, tensors: Mapping[str, Tensor] | None = None) -> list[Problem]:
+    """The problems of a MAC operation, in the order in which they run; `taps` 0 means zeros to be written.
+
+    The operands of a matmul are any two of activations, gradients and weights: `tensors` says which.
+    """
     if isinstance(op.dims, Gemm):
         d = op.dims
-        kinds = ("weight", "activation", "activation" if op.phase == "forward" else "gradient")
+        kinds = _operand_kinds(op, tensors or {})
         return [Problem(PIXELS, d.batch, d.m, d.k, 1, 1, 1, d.n, 1, d.n, (1, 1), (0, 0), (1, 1), *kinds)]
     assert isinstance(op.dims, Conv)
     if op.phase == "grad_input":
         return _grad_input(op.dims)
     return [_convolution(op.dims, TAPS if op.phase == "grad_weight" else PIXELS)]
+
+
+def _operand_kinds(op: Op, tensors: Mapping[str, Tensor]) -> tuple[str, str, str]:
+    """Kinds of A, B and the result of a matmul, whose inputs are listed in the order of the product."""
+    names = (op.inputs[0], op.inputs[-1], op.outputs[0]) if op.inputs and op.outputs else ()
+    a, b, out = (tensors[name].kind if name in tensors else "activation" for name in names or ("", "", ""))
+    return a, b, out
 
 
 def _convolution(d: Conv, role: str) -> Problem:

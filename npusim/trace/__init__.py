@@ -1,8 +1,8 @@
 """Traces of training steps: file format, capture from PyTorch, re-shaping, tables.
 
 Nothing is imported before the first call: `capture` and `capture_static` need torch
-(`pip install npusim[torch]`). Modules: `format` (the file), `pytorch` (capture), `static` (shapes only),
-`reshape` (another image size or batch), `show` (tables).
+(`pip install npusim[torch]`), `from_onnx` needs onnx. Modules: `format` (the file), `pytorch` (capture), `static`
+(shapes only), `imports` (other tools' files), `reshape` (another image size or batch), `show` (tables), `diff`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from npusim.graph import StepGraph
 
-__all__ = ["capture", "capture_static", "read", "write"]
+__all__ = [
+    "capture", "capture_static", "from_layer_table", "from_onnx", "from_scalesim", "import_file", "read", "write",
+]  # fmt: skip
 
 
 def read(path: str | os.PathLike[str]) -> StepGraph:
@@ -44,3 +46,31 @@ def capture_static(build: Callable[[], Any], input_shape: tuple[int, ...], **opt
     from npusim.trace import static
 
     return static.capture_static(build, input_shape, **options)
+
+
+def import_file(path: str | os.PathLike[str], format: str = "auto", **options: Any) -> StepGraph:
+    """The step in a file of another tool; arguments and formats as `npusim.trace.imports.import_file`."""
+    from npusim.trace import imports
+
+    return imports.import_file(str(path), format, **options)
+
+
+def from_onnx(path: str | os.PathLike[str], **options: Any) -> StepGraph:
+    """A step of the network in an ONNX file; arguments as `npusim.trace.imports.onnx_model.from_onnx`."""
+    from npusim.trace.imports import onnx_model
+
+    return onnx_model.from_onnx(str(path), **options)
+
+
+def from_scalesim(path: str | os.PathLike[str], **options: Any) -> StepGraph:
+    """A step of the layers of a SCALE-Sim topology; arguments as `npusim.trace.imports.topology.from_scalesim`."""
+    from npusim.trace.imports import topology
+
+    return topology.from_scalesim(str(path), **options)
+
+
+def from_layer_table(path: str | os.PathLike[str], **options: Any) -> StepGraph:
+    """A step of a layer table, TOML or CSV; arguments as `npusim.trace.imports.table.from_layer_table`."""
+    from npusim.trace.imports import table
+
+    return table.from_layer_table(str(path), **options)

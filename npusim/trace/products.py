@@ -205,7 +205,8 @@ def _matmul_backward(rec: Recorder, call: Call, forward: Forward, a: torch.Tenso
     first = _is_gradient(rec, a, forward.inputs)
     dc, other, target = (a, b, forward.inputs[0]) if first else (b, a, forward.inputs[1])
     dc_name = rec.gradient_of(dc, forward.output)
-    names = (dc_name, rec.use(other, "activation", "input"))
+    other_name = rec.use(other, "activation", "input")
+    names = (dc_name, other_name) if first else (other_name, dc_name)
     role, phase = ("weight_gradient", "aux") if forward.aux else ("gradient", "grad_input")
     owners = rec.tensors[target].name
     out = rec.produce(call.out, f"{target}.grad", role, target, {owners} if forward.aux else ())

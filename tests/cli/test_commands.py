@@ -34,7 +34,9 @@ def test_version(npusim):
 
 
 @pytest.mark.parametrize(
-    "words", ["run", "compare", "report", "list", "show", "trace show", "trace reshape", "trace capture"], ids=str.split
+    "words",
+    ["run", "compare", "report", "list", "show", "trace show", "trace reshape", "trace import", "trace capture"],
+    ids=str.split,
 )
 def test_every_help_has_an_example(npusim, words):
     result = npusim(*words.split(), "--help")

@@ -6,6 +6,7 @@ from examples import random_conv
 
 from npusim.graph import Conv, Gemm, Op
 from npusim.mapping.problem import problems
+from npusim.synthesis import from_layers
 
 
 def pairs_of_grad_input(d, size, window, stride, padding, dilation, outputs):
@@ -51,3 +52,20 @@ def test_inputs_that_no_tap_reaches_are_only_written():
 def test_attention_products_are_groups():
     (p,) = problems(Op("x", "forward", "matmul", Gemm(12, 197, 64, 197)))
     assert (p.groups, p.m, p.t, p.c, p.macs) == (12, 197, 64, 197, 12 * 197 * 64 * 197)
+
+
+def test_operands_of_attention_have_their_own_widths():
+    # Of scores = Q K^T: dQ = dS K reads the gradient as A; dK = dS^T Q, as Q^T dS, as B.
+    layers = [
+        {"name": "x", "kind": "input", "shape": (2, 5, 8)},
+        {"name": "q", "kind": "linear", "out": 6},
+        {"name": "k", "kind": "linear", "inputs": ["x"], "out": 6},
+        {"name": "scores", "kind": "matmul", "inputs": ["q", "k"], "transposed": True},
+    ]
+    step = from_layers(layers, "attention")
+    found = [problems(op, step.tensors)[0] for op in step.ops if op.kind == "matmul"]
+    assert [(p.a_kind, p.b_kind, p.out_kind) for p in found] == [
+        ("activation", "activation", "activation"),
+        ("gradient", "activation", "gradient"),
+        ("activation", "gradient", "gradient"),
+    ]

@@ -138,7 +138,7 @@ def test_every_mistake_is_reported():
     ({"name": "c", "kind": "concat", "inputs": ["x"]}, "concat reads 2 or more"),
     ({"name": "c", "kind": "concat", "inputs": ["x", "x"], "axis": 4}, "differ in more than axis 4"),
     ({"name": "e", "kind": "embedding", "out": 4}, "rows = 0"),
-    ({"name": "f", "kind": "linear", "out": 4, "tied": "x"}, "which no earlier linear or embedding layer is"),
+    ({"name": "f", "kind": "linear", "out": 4, "tied": "x"}, "which no earlier conv or linear or embedding layer is"),
 ])  # fmt: skip
 def test_layers_that_do_not_fit(layer, words):
     with pytest.raises(NpusimError, match=words):

@@ -131,3 +131,29 @@ class VisionTransformer(nn.Module):
             x = x + self.attention(block, block["norm1"](x))
             x = x + block["fc2"](block["gelu"](block["fc1"](block["norm2"](x))))
         return self.head(self.norm(x)[:, 0])
+
+
+class ImportNet(nn.Module):
+    """What the files in tests/data/imports hold: convolutions, batch norm, a sum, pooling, a block of attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.bn = nn.BatchNorm2d(8)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
+        self.pointwise = nn.Conv2d(8, 8, 1, bias=False)
+        self.pool = nn.MaxPool2d(2)
+        self.norm = nn.LayerNorm(8)
+        self.qkv = nn.Linear(8, 24)
+        self.proj = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = F.relu(self.bn(self.stem(x)))
+        x = self.pool(x + self.pointwise(self.depthwise(x)))
+        x = x.flatten(2).transpose(1, 2)
+        n, t, d = x.shape
+        q, k, v = self.qkv(self.norm(x)).view(n, t, 3, 2, d // 2).permute(2, 0, 3, 1, 4).unbind(0)
+        y = (q @ k.transpose(-2, -1) * (d // 2) ** -0.5).softmax(-1) @ v
+        x = x + self.proj(y.transpose(1, 2).reshape(n, t, d))
+        return self.head(F.gelu(x).mean(1))

@@ -1,0 +1,47 @@
+"""Made the files of PyTorch in this folder: python make_pytorch.py (torch 2.13.0, onnx 1.23.2, onnxscript 0.7.2).
+
+One small network with what real ones have: strided, padded and depthwise convolutions, batch norm, a residual sum,
+pooling, and a block of attention; one training step with SGD and momentum.
+"""
+
+import gzip
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from torch.profiler import ExecutionTraceObserver, ProfilerActivity, profile
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[1] / "trace"))
+
+
+def main():
+    from trace_models import ImportNet
+
+    torch.manual_seed(0)
+    model = ImportNet()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    images, labels = torch.randn(2, 3, 16, 16), torch.randint(10, (2,))
+
+    def step():
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    step()
+    with tempfile.TemporaryDirectory() as folder:
+        observer = ExecutionTraceObserver().register_callback(str(Path(folder) / "et.json"))
+        with profile(activities=[ProfilerActivity.CPU], record_shapes=True, execution_trace_observer=observer) as seen:
+            step()
+        seen.export_chrome_trace(str(Path(folder) / "profiler.json"))
+        for name, indent in (("et", None), ("profiler", None)):
+            value = json.loads((Path(folder) / f"{name}.json").read_text())
+            (HERE / f"{name}.json.gz").write_bytes(gzip.compress(json.dumps(value, indent=indent).encode(), mtime=0))
+    torch.onnx.export(model.eval(), (images,), HERE / "net.onnx", dynamo=True, external_data=False)
+
+
+if __name__ == "__main__":
+    main()
