@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from npusim import text
 from npusim.graph import PHASES
 
 if TYPE_CHECKING:
@@ -22,9 +23,11 @@ ENERGY_GROUPS = {
     "MAC": ("mac",),
     "PE registers": ("register",),
     "vector unit": ("vector",),
-    "adder tree, index": ("adder_tree", "index"),
-    "SRAM": ("sram_a", "sram_b", "sram_accumulator", "sram_mask"),
-    "DRAM": ("dram",),
+    "adder tree, index": ("adder_tree", "index", "gather"),
+    "clock, control": ("clock",),
+    "SRAM": ("sram_a", "sram_b", "sram_accumulator", "sram_mask", "sram_wires"),
+    "DRAM access": ("dram_access",),
+    "DRAM activates, background": ("dram_activate", "dram_background"),
     "leakage": ("leakage",),
 }
 
@@ -69,6 +72,15 @@ def energy_groups(row: Mapping[str, Any]) -> dict[str, float]:
         for group, parts in groups.items()
         if any(part in components for part in parts)
     }
+
+
+def energy_basis(run: Result) -> str:
+    """Table, node, DRAM and what is priced with low confidence, in a few words."""
+    prices = run.facts.prices
+    low = (
+        f"; low confidence: {', '.join(name.replace('_', ' ') for name in prices.doubtful)}" if prices.doubtful else ""
+    )
+    return f"{text.clean(prices.table)}, {prices.node_nm} nm, {text.clean(run.hardware.dram.standard)}{low}"
 
 
 def phases_of(comparison: Comparison) -> list[str]:

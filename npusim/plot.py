@@ -7,6 +7,7 @@ FAINT and PAPER only, so that a page can swap them for its own theme.
 from __future__ import annotations
 
 import io
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ STYLE: Any = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
     "svg.fonttype": "none", "svg.hashsalt": "npusim", "text.parse_math": False, "axes.formatter.use_mathtext": False,
 }  # fmt: skip
+CAPTION_WIDTH = 130
 ENERGY_UNITS = ((1e12, "J"), (1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ"), (1.0, "pJ"))
 CYCLE_UNITS = ((1e9, "billion cycles"), (1e6, "million cycles"), (1e3, "thousand cycles"), (1.0, "cycles"))
 
@@ -188,14 +190,16 @@ def _figure(comparison: Comparison, width: float, height: float) -> Figure:
 
 
 def caption(comparison: Comparison) -> str:
-    """Workload, machine and energy table in two lines."""
+    """Workload, machine, and energy table with its doubts, in short lines."""
     facts = comparison.baseline.facts
     masks = facts.masked
     updated = f"{text.percent(masks.selected / max(1, masks.size))} of masked" if masks.parameters else "all"
-    return (
-        f"Workload {text.clean(facts.workload)}, one training step, {updated} weights updated. "
-        f"Energy: {text.clean(facts.prices.table)}, {facts.prices.node_nm} nm.\nMachine {text.clean(facts.hardware)}."
+    lines = (
+        f"Workload {text.clean(facts.workload)}, one training step, {updated} weights updated.",
+        f"Machine {text.clean(facts.hardware)}.",
+        f"Energy: {breakdown.energy_basis(comparison.baseline)}.",
     )
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, CAPTION_WIDTH))
 
 
 def _look(index: int) -> dict[str, object]:

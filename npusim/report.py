@@ -16,6 +16,7 @@ from npusim.breakdown import (
     WGC,
     comparison_cells,
     cycle_parts,
+    energy_basis,
     energy_groups,
     phase_row,
     phase_sums,
@@ -34,11 +35,11 @@ NOT_MODELLED = (
     "DRAM banks, rows, refresh and read-write turnaround: DRAM is a bandwidth and a latency",
     "data kept on chip from one operation to the next: each reads its operands from DRAM and writes its results there",
     "overlap of one operation with the next: the next one starts when all tasks of the one before have ended",
-    "conflicts between banks of an on-chip buffer, and wires between banks",
-    "instruction fetch, control of the core, host and driver",
+    "conflicts between banks of an on-chip buffer",
+    "instruction fetch, host and driver; of the core's control only the address counters of the buffers",
     "zeros in activations or gradients: only declared update masks skip work, task masks do not",
     "more than one core",
-    "how energy varies with data, temperature and voltage, clock distribution, and power-down of idle units",
+    "how energy varies with data, temperature and voltage, and power-down of idle units",
     "effects of the machine's number formats on accuracy",
 )
 
@@ -137,8 +138,9 @@ def energy_table(comparison: Comparison) -> Table:
                 (PHASE_NAMES[phase], text.clean(run.label), *map(text.joules, groups), text.joules(sum(groups)))
             )
     header = ("phase", "run", *energy_groups(phase_row(comparison.baseline, STEP)), "total")
-    spare = ("adder tree, index", "vector unit", "PE registers", "leakage")
-    return Table("Energy by component", header, tuple(rows), 2, spare)
+    spare = ("DRAM activates, background", "adder tree, index", "vector unit", "clock, control", "PE registers",
+             "leakage")  # fmt: skip
+    return Table(f"Energy by component ({energy_basis(comparison.baseline)})", header, tuple(rows), 2, spare)
 
 
 def stall_table(comparison: Comparison) -> Table:

@@ -40,13 +40,26 @@ class Masked(Model):
     size: int
 
 
+class PricedAction(Model):
+    """pJ of one unit of `work`, a column of `Result.layers`, and where it is booked (`npusim.energy.account`)."""
+
+    component: str
+    action: str
+    work: str
+    pj: float
+
+
 class PriceList(Model):
-    """Energy prices that applied: pJ per counted unit of work, with source and confidence per component."""
+    """Energy prices that applied, with source and confidence per component.
+
+    `doubtful`: components of low confidence that cost anything.
+    """
 
     table: str
     node_nm: int
     leakage_mw: float
-    pj_per_count: dict[str, float]
+    actions: list[PricedAction]
+    doubtful: list[str]
     sources: dict[str, str]
     confidence: dict[str, str]
     notes: list[str]
@@ -123,6 +136,23 @@ class Result:
         found.columns = list(self.components)
         found["total"] = self.phases["energy_pj"]
         return found
+
+    @cached_property
+    def actions(self) -> pd.DataFrame:
+        """Picojoules of each operation by action: phase, name, component, action, work, count and pj; no zeros.
+
+        >>> r.actions.groupby(["component", "action"]).pj.sum().nlargest(5)
+        """
+        import pandas as pd
+
+        head = [name for name in ("part", "share", "phase", "name") if name in self.layers]
+        frames = []
+        for price in self.facts.prices.actions:
+            frame = self.layers[head].assign(component=price.component, action=price.action, work=price.work)
+            frame["count"] = self.layers[price.work]
+            frame["pj"] = frame["count"] * price.pj
+            frames.append(frame[frame.pj != 0])
+        return pd.concat(frames).sort_index(kind="stable").reset_index(drop=True)
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -236,7 +266,8 @@ def _facts(
         shares=list(shares), hardware=hardware,
         prices=PriceList(
             table=prices.table, node_nm=prices.node_nm, leakage_mw=prices.leakage_mw,
-            pj_per_count={name: price.pj for name, price in prices.per_count.items()},
+            actions=[PricedAction(component=p.component, action=p.name, work=p.work, pj=p.pj) for p in prices.actions],
+            doubtful=list(prices.doubtful()),
             sources=dict(prices.sources), confidence=dict(prices.confidence), notes=list(prices.notes),
         ),
     )  # fmt: skip

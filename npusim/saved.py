@@ -4,6 +4,7 @@
 |----------------|------------------------------------------------------------------------------------------|
 | layers.csv     | one row per operation, `Result.layers`                                                   |
 | phases.csv     | sums per phase and for the step, `Result.phases`                                         |
+| energy.csv     | energy of every operation by component and action, `Result.actions`; not read back       |
 | units.csv      | how every unit spent the step, `Result.units`                                            |
 | memory.csv     | bytes alive in every operation, `Result.memory`                                          |
 | comparison.csv | of several runs: speedup and energy gain, `Comparison.table`                             |
@@ -46,7 +47,8 @@ SCHEMA = 1
 def files(result: Result | Comparison) -> dict[str, str]:
     """Name -> content of every file."""
     runs = (result,) if isinstance(result, Result) else result.runs
-    found = {f"{name}.csv": csv_text(_joined(runs, name)) for name in TABLES}
+    found = {f"{name}.csv": csv_text(_joined(runs, name)) for name in (*TABLES, "actions")}
+    found["energy.csv"] = found.pop("actions")
     if isinstance(result, Comparison):
         found["comparison.csv"] = csv_text(result.table.reset_index())
     return {**found, "manifest.json": json_text(manifest(result))}

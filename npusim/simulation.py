@@ -14,6 +14,7 @@ from npusim import program as tp
 from npusim.counters import COUNTERS
 from npusim.energy import table as energy_table
 from npusim.energy.account import Energy, account
+from npusim.energy.dram import WORK as DRAM_WORK
 from npusim.engine import Schedule
 from npusim.errors import BrokenLaw
 from npusim.graph import PHASES, StepGraph, describe
@@ -102,6 +103,8 @@ class Run:
         }
         timing = {key: getattr(self, key) for key in TIMING}
         work = {name: self.count(name) for name in COUNTERS}
+        priced = {price.work: i for i, price in enumerate(self.energy.prices.actions)}
+        work |= {name: self.energy.amounts[:, priced[name]] for name in DRAM_WORK if name in priced}
         energy = {f"{name}_pj": self.energy.pj[:, i] for i, name in enumerate(self.energy.components)}
         frame = pd.DataFrame({**head, **timing, **work, **energy})
         frame["energy_pj"] = self.energy.pj.sum(axis=1)

@@ -53,8 +53,10 @@ def test_axes_have_names_with_units_and_a_caption(figures):
     for name in ("speedup", "energy", "cycles"):
         figure = figures[name]
         caption = figure.get_supxlabel()
-        assert caption.startswith("Workload small, one training step, 25.2 % of masked weights updated. Energy: ")
+        assert caption.startswith("Workload small, one training step, 25.2 % of masked weights updated.\n")
         assert "\nMachine edge-16x16: 16x16 PEs" in caption
+        low = "index, gather, clock, sram wires, dram access, leakage"
+        assert caption.endswith(f"\nEnergy: generic-28nm, 28 nm, LPDDR4; low confidence: {low}.")
 
 
 @pytest.mark.parametrize("name", ["speedup", "energy", "cycles"])

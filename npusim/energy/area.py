@@ -1,6 +1,6 @@
 """Area of a machine per component: buffers from CACTI, logic from published synthesis results.
 
-The control of the core, DMA engines, the DRAM interface and the wiring between banks are not counted.
+DMA engines, the DRAM interface and the wiring between banks are not counted; of control only the address counters.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ SRAM_CONFIDENCE = "medium"
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A buffer as priced: all banks together."""
+    """A buffer as priced: all banks together. `wire_pj_per_byte`: wires from the banks to the buffer's port."""
 
     read_pj_per_byte: float
     write_pj_per_byte: float
+    wire_pj_per_byte: float
     leakage_mw: float
     area_mm2: float
     source: str
     confidence: str
+    wire_source: str
+    wire_confidence: str
     notes: tuple[str, ...] = ()
 
 
@@ -44,7 +47,7 @@ class Area:
 
 
 def area(hardware: Hardware, table: EnergyTable, figures: sram.SramTable | None = None) -> Area:
-    """Components pe_array, adder_tree, vector, index and sram_<buffer>; logic is divided by its placement density.
+    """pe_array, adder_tree, vector, index, control and sram_<buffer>; logic is divided by its placement density.
 
     A machine with ReRAM has `crossbar` too (placed area as published; its leakage is in the energy of its actions).
     """
@@ -56,6 +59,7 @@ def area(hardware: Hardware, table: EnergyTable, figures: sram.SramTable | None 
         "adder_tree": table.row("adder", formats.accumulator_format),
         "vector": table.row("vector", formats.accumulator_format),
         "index": table.index_decode,
+        "control": table.control,
     }
     if hardware.crossbar is not None:
         placed["crossbar"] = crossbar_um2(hardware.crossbar, table) / 1e6
@@ -77,9 +81,7 @@ def logic_um2(hardware: Hardware, table: EnergyTable) -> dict[str, float]:
     """
     array, formats = hardware.array, hardware.precision
     pes = hardware.peak_macs_per_cycle
-    operands = 3 if array.fold_overlap else 2
-    bits = operands * formats.operand_bits + formats.accumulator_bits + array.pe_registers * formats.gradient_bits
-    pe = table.row("mac", formats.mac_format).area_um2 + bits / 8 * table.register_byte.area_um2
+    pe = table.row("mac", formats.mac_format).area_um2 + pe_bits(hardware) / 8 * table.register_byte.area_um2
     adder = table.row("adder", formats.accumulator_format).area_um2
     lane = table.row("vector", formats.accumulator_format).area_um2
     return {
@@ -87,7 +89,21 @@ def logic_um2(hardware: Hardware, table: EnergyTable) -> dict[str, float]:
         "adder_tree": (pes - 1) * adder if array.pe_registers else 0.0,
         "vector": hardware.vector.lanes * lane,
         "index": array.rows * table.index_decode.area_um2,
+        "control": table.control.address_counters * table.control.counter_um2,
     }
+
+
+def pe_bits(hardware: Hardware) -> int:
+    """Register bits of one PE, see `logic_um2`."""
+    array, formats = hardware.array, hardware.precision
+    operands = 3 if array.fold_overlap else 2
+    return operands * formats.operand_bits + formats.accumulator_bits + array.pe_registers * formats.gradient_bits
+
+
+def register_bits(hardware: Hardware) -> int:
+    """Register bits that are clocked: those of all PEs, and two operands and a result per lane of the vector unit."""
+    lanes = 3 * hardware.precision.accumulator_bits * hardware.vector.lanes
+    return hardware.peak_macs_per_cycle * pe_bits(hardware) + lanes
 
 
 def crossbar_um2(crossbar: Crossbar, table: EnergyTable) -> float:
@@ -107,25 +123,34 @@ def memories(hardware: Hardware, table: EnergyTable, figures: sram.SramTable | N
 def _memory(name: str, buffer: Buffer, hardware: Hardware, table: EnergyTable, figures: sram.SramTable) -> Memory:
     given = table.sram.buffers.get(name)  # type: ignore[call-overload]
     if given is not None:
+        own = (given.source, given.confidence)
         return Memory(
-            given.read_pj_per_byte,
-            given.write_pj_per_byte,
-            given.leakage_mw,
-            given.area_mm2,
-            given.source,
-            given.confidence,
+            given.read_pj_per_byte, given.write_pj_per_byte, 0.0, given.leakage_mw, given.area_mm2, *own, *own
         )
-    word = buffer.bytes_per_cycle / buffer.banks
-    keys = hardware.energy
-    macro = figures.macro(
-        buffer.bytes / buffer.banks, 8 * word, keys.cell, keys.node_nm, table.sram.outside, table.sram.node_rule
-    )
+    word, keys, rules = buffer.bytes_per_cycle / buffer.banks, hardware.energy, table.sram
+    place = buffer.bytes / buffer.banks, 8 * word, keys.cell, keys.node_nm
+    macro = figures.macro(*place, rules.outside, rules.node_rule, rules.ports.get(name, "1rw"))  # type: ignore[call-overload]
+    area_mm2 = macro.area_mm2 * buffer.banks
+    wire_pj, wire_source, wire_trust = _wire(table, figures, hardware)
     return Memory(
         macro.read_pj / word,
         macro.write_pj / word,
+        8 * sram.wire_mm(buffer.banks, area_mm2) * wire_pj,
         macro.leakage_mw * buffer.banks,
-        macro.area_mm2 * buffer.banks,
-        f"{sram.SOURCE}, {keys.cell} cells at {keys.node_nm} nm",
+        area_mm2,
+        f"{macro.source}, {keys.cell} cells at {keys.node_nm} nm",
         "low" if macro.notes else SRAM_CONFIDENCE,
+        wire_source,
+        wire_trust,
         macro.notes,
     )
+
+
+def _wire(table: EnergyTable, figures: sram.SramTable, hardware: Hardware) -> tuple[float, str, str]:
+    """pJ per bit and mm, source, confidence."""
+    own = table.sram.wire
+    if own is not None:
+        return own.pj_per_bit_mm, own.source, own.confidence
+    keys = hardware.energy
+    price = figures.wire_pj_per_bit_mm(keys.cell, keys.node_nm, table.sram.node_rule)
+    return price, f"{sram.WIRE_SOURCE}, {keys.cell} at {keys.node_nm} nm", "low"

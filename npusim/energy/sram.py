@@ -26,11 +26,16 @@ if TYPE_CHECKING:
 
 FIGURES = Path(__file__).resolve().parents[1] / "data" / "energy" / "cacti7_sram.csv"
 FILLED = FIGURES.with_name("cacti7_sram_filled.csv")
+WIRES = FIGURES.with_name("cacti7_wires.csv")
 SOURCE = "CACTI 7.0 figures (300 K, one read-write port), npusim/data/energy/cacti7_sram.csv version 1"
+WIRE_SOURCE = "repeated global wire of CACTI 7.0, npusim/data/energy/cacti7_wires.csv; half of the bits toggle"
+# Read, write, leakage, area of one read and one write port over one read-write port: npusim/data/energy/cacti7_sram.md.
+PORTS = {"1rw": (1.0, 1.0, 1.0, 1.0), "1r1w": (1.38, 1.40, 1.26, 2.03)}
 COLUMNS = ("rd_pJ", "wr_pJ", "leak_mW", "area_mm2")
 CELLS = ("hp", "lop", "lstp")
 POWER_LAW = "power-law"
 BEYOND_SIZE, BEYOND_WIDTH = 8, 4
+TOGGLING = 0.5
 
 
 class Point(NamedTuple):
@@ -62,6 +67,7 @@ class Macro:
     write_pj: float
     leakage_mw: float
     area_mm2: float
+    source: str = SOURCE
     notes: tuple[str, ...] = ()
 
 
@@ -82,6 +88,7 @@ class SramTable:
         node_nm: float,
         outside: str = "error",
         node_rule: str = "none",
+        ports: str = "1rw",
     ) -> Macro:
         """The macro of `size_bytes` and words of `width_bits`; ConfigError states the range outside the table."""
         import numpy as np
@@ -89,13 +96,7 @@ class SramTable:
         if cell not in CELLS:
             raise ConfigError(f"cell = {cell!r}: must be one of {', '.join(CELLS)}")
         notes = self._check(size_bytes, width_bits, outside)
-        low, high = float(self.nodes[0]), float(self.nodes[-1])
-        nearest = min(max(node_nm, low), high)
-        if nearest != node_nm and node_rule != scaling.RULE:
-            raise ConfigError(
-                f"node_nm = {node_nm:g}: the SRAM figures cover {low:g} to {high:g} nm (nearest: {nearest:g}); "
-                f'choose [sram] node_rule = "{scaling.RULE}" in the energy table to scale from there'
-            )
+        nearest = self._nearest(node_nm, node_rule)
         grid = self.logs[:, CELLS.index(cell)]
         grid = _along(np.log(self.nodes), grid, np.log(nearest))
         grid = _along(np.log(self.sizes), grid, np.log(size_bytes))
@@ -107,7 +108,32 @@ class SramTable:
                 f"SRAM scaled from {nearest:g} to {node_nm:g} nm (Stillmaker-Baas: energy x{energy:.3g}, "
                 f"area x{space:.3g}; leakage left as it is)"
             )
-        return Macro(float(read), float(write), float(leakage), float(area), tuple(notes))
+        found = zip((read, write, leakage, area), PORTS[ports], strict=True)
+        read, write, leakage, area = (float(value) * ratio for value, ratio in found)
+        source = SOURCE if ports == "1rw" else f"{SOURCE}; one read and one write port by CACTI's mean ratios"
+        return Macro(read, write, leakage, area, source, tuple(notes))
+
+    def wire_pj_per_bit_mm(self, cell: str, node_nm: float, node_rule: str = "none") -> float:
+        """Moving one bit of random data by 1 mm, log-interpolated in node."""
+        import numpy as np
+
+        nearest = self._nearest(node_nm, node_rule)
+        with WIRES.open(encoding="utf-8", newline="") as file:
+            rows = [(float(r["node_nm"]), float(r["pj_per_bit_mm"])) for r in csv.DictReader(file) if r["cell"] == cell]
+        nodes, values = np.log(np.array(rows)).T
+        factor = scaling.energy_factor(nearest, node_nm) if nearest != node_nm else 1.0
+        return TOGGLING * float(np.exp(np.interp(np.log(nearest), nodes, values))) * factor
+
+    def _nearest(self, node_nm: float, node_rule: str) -> float:
+        """The node of the figures to start from; ConfigError when it is another one and no rule was chosen."""
+        low, high = float(self.nodes[0]), float(self.nodes[-1])
+        nearest = min(max(node_nm, low), high)
+        if nearest != node_nm and node_rule != scaling.RULE:
+            raise ConfigError(
+                f"node_nm = {node_nm:g}: the SRAM figures cover {low:g} to {high:g} nm (nearest: {nearest:g}); "
+                f'choose [sram] node_rule = "{scaling.RULE}" in the energy table to scale from there'
+            )
+        return nearest
 
     def _check(self, size_bytes: float, width_bits: float, outside: str) -> list[str]:
         """Notes on values beyond the grid, or ConfigError when that was not chosen or goes too far."""
@@ -127,6 +153,14 @@ class SramTable:
                 raise ConfigError(f"{text}; the power law is trusted from {low // factor} to {high * factor}")
             notes.append(f"{text}: extrapolated by the power law of the two nearest points (low confidence)")
         return notes
+
+
+def wire_mm(banks: int, area_mm2: float) -> float:
+    """Mean Manhattan distance from the centres of equal banks, that fill a square, to the middle of one edge.
+
+    A quarter of the side along the edge and half of it across; 0 for one bank, whose wires are in its own figures.
+    """
+    return 0.75 * area_mm2**0.5 if banks > 1 else 0.0
 
 
 def load() -> SramTable:

@@ -48,6 +48,20 @@ class Logic(Sourced):
     placement_density: Annotated[float, Field(gt=0, le=1)]
 
 
+class Clock(Sourced):
+    """Clock tree: energy per cycle for each register bit of the array and the vector unit, above the clock gates."""
+
+    pj_per_register_bit: Amount
+
+
+class Control(Sourced):
+    """Sequencing of the core: counters that step every cycle."""
+
+    address_counters: Annotated[int, Field(ge=0, le=1024)]
+    counter_pj: Amount
+    counter_um2: Amount
+
+
 class BufferRow(Sourced):
     """A whole buffer given by the user in place of the CACTI figures."""
 
@@ -57,18 +71,49 @@ class BufferRow(Sourced):
     area_mm2: Amount
 
 
+class WireRow(Sourced):
+    """Wires between the banks of a buffer, in place of CACTI's: energy of one bit moved by one millimetre."""
+
+    pj_per_bit_mm: Amount
+
+
+Buffered = Literal["a", "b", "accumulator", "mask"]
+
+
 class Sram(Model):
-    """What to do outside the CACTI figures, and buffers with numbers of their own (keys a, b, accumulator, mask)."""
+    """What to do outside the CACTI figures, ports and own numbers of buffers (keys a, b, accumulator, mask).
+
+    `ports`: "1rw", one port for both directions (the default), or "1r1w", one for each (CACTI's ratios apply).
+    """
 
     outside: Literal["error", "power-law"] = "error"
     node_rule: Literal["none", "stillmaker-baas"] = "none"
-    buffers: dict[Literal["a", "b", "accumulator", "mask"], BufferRow] = Field(default_factory=dict)
+    ports: dict[Buffered, Literal["1rw", "1r1w"]] = Field(default_factory=dict)
+    wire: WireRow | None = None
+    buffers: dict[Buffered, BufferRow] = Field(default_factory=dict)
 
 
 class DramRow(Sourced):
     """Flat energy of moving one bit, reads and writes alike."""
 
     pj_per_bit: Amount
+
+
+class DramCommandRow(Sourced):
+    """DRAM priced by command, in place of the currents of a standard's file. Powers are of all ranks together.
+
+    `read_pj_per_bit`, `write_pj_per_bit`: core, without I/O. `open_mw`, `closed_mw`: with an open row in every rank,
+    and with none.
+    """
+
+    activate_pj: Amount
+    read_pj_per_bit: Amount
+    write_pj_per_bit: Amount
+    io_pj_per_bit: Amount
+    refresh_pj: Amount
+    bank_refresh_pj: Amount = 0.0
+    open_mw: Amount
+    closed_mw: Amount
 
 
 class EnergyTable(Model):
@@ -89,10 +134,13 @@ class EnergyTable(Model):
     index_decode: Action
     mux_bit: Action
     gating: Gating
+    clock: Clock
+    control: Control
     logic: Logic
     sram: Sram
     dram: dict[str, DramRow]
     crossbar: dict[str, Action] = Field(default_factory=dict)
+    dram_command: dict[str, DramCommandRow] = Field(default_factory=dict)
 
     def row(self, group: str, key: str) -> Any:
         """Row `key` of mac, adder, vector, dram or crossbar; ConfigError lists the rows that exist."""
@@ -101,6 +149,16 @@ class EnergyTable(Model):
             hint = closest(key, list(rows))
             raise ConfigError(f"energy table {self.name!r} has no row {group}.{key!r}{hint}; it has: {', '.join(rows)}")
         return rows[key]
+
+    def flat_dram(self, standard: str) -> DramRow:
+        """The flat price of a DRAM: its own row, or that of its family ('DDR4' for 'ddr4-2400')."""
+        family = standard.partition("-")[0].upper()
+        if family == "LPDDR4X" and family not in self.dram and standard not in self.dram:
+            raise ConfigError(
+                f"energy table {self.name!r}: LPDDR4X is priced only by your own figures: give a table with "
+                "[dram.LPDDR4X] (pj_per_bit, source, confidence) by --energy"
+            )
+        return self.row("dram", standard if standard in self.dram or family not in self.dram else family)
 
 
 def load(name_or_path: str | Path) -> EnergyTable:

@@ -8,15 +8,20 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from npusim.config import read_toml
 from npusim.engine.dram import Constraint, Currents, DramConfig, Policy, Refresh
-from npusim.errors import ConfigError, unknown
+from npusim.errors import ConfigError, closest, unknown
 
 ORGANISATION = ("channels", "ranks", "bank_groups", "banks_per_group", "rows", "columns", "bus_bits", "device_bits",
                 "burst_length", "burst_clocks")  # fmt: skip
 TIMING = ("cl", "cwl", "ccd_s", "ccd_l", "rcd_rd", "rcd_wr", "rp", "rp_all", "ras", "rtp", "wr", "rrd_s", "rrd_l",
           "wtr_s", "wtr_l", "faw", "rtrs", "ppd", "rfc", "rfc_bank", "refi")  # fmt: skip
 CURRENTS = ("vdd", "idd0", "idd2n", "idd3n", "idd4r", "idd4w", "idd5ab")
-OPTIONAL = {"dual_bus": bool, "split_activate": bool, "act_deadline": int, "wck_post": int, "row_command_clocks": int}
+FLAGS = ("dual_bus", "split_activate")
+OPTIONAL = (*FLAGS, "act_deadline", "wck_post", "row_command_clocks")
+OPTIONAL_TIMING = ("rc",)
+SECTIONS = ("organisation", "timing", "currents", "commands", "energy")
+KEYS = ("name", "source", "tck_ns", "address_map", *SECTIONS)
 FIELD_NAMES = {"ch": "channel", "ra": "rank", "pc": "rank", "bg": "group", "ba": "bank", "ro": "row", "co": "column"}
 
 
@@ -44,9 +49,10 @@ def load_standard(
     path = files.get(name) or Path(name)
     if not path.is_file():
         raise unknown("DRAM standard", name, standards())
-    raw = tomllib.loads(path.read_text())
+    raw = read_toml(path)
     _check(raw, path.name)
     org, t = dict(raw["organisation"]), raw["timing"]
+    t = {**t, "rc": t.get("rc", t["ras"] + t["rp"])}
     org["channels"] = channels or org["channels"]
     org["ranks"] = ranks or org["ranks"]
     preset = files.get(f"controller-{controller}")
@@ -71,8 +77,8 @@ def load_standard(
         idd3n, banks = raw["currents"]["idd3n"], org["bank_groups"] * org["banks_per_group"]
         one_bank = (raw["currents"]["idd5ab"] - idd3n) * t["rfc"] / (max(t["rfc_bank"], 1) * banks)
         currents = Currents(
-            idd5pb=idd3n + one_bank, **{k: float(raw["currents"][k]) for k in CURRENTS}, devices=devices, t_rc=t["ras"]
-            + t["rp"], t_ras=t["ras"], t_rp=t["rp"], t_rfc=t["rfc"], t_rfcb=t["rfc_bank"], burst=org["burst_clocks"],
+            idd5pb=idd3n + one_bank, **{k: float(raw["currents"][k]) for k in CURRENTS}, devices=devices, t_rc=t["rc"],
+            t_ras=t["ras"], t_rp=t["rp"], t_rfc=t["rfc"], t_rfcb=t["rfc_bank"], burst=org["burst_clocks"],
         )  # fmt: skip
     config = DramConfig(
         raw["name"], raw["tck_ns"], org["bus_bits"] // 8 * org["burst_length"], org["channels"], org["ranks"],
@@ -90,29 +96,106 @@ def load_standard(
 
 def _check(raw: Mapping[str, Any], file: str) -> None:
     """Report every missing, unknown and mistyped key, and every contradiction, together."""
-    bad = [f"{k} is missing" for k in ("name", "source", "tck_ns", "address_map") if k not in raw]
+    bad = [
+        f"{k} is missing" for k in ("name", "source", "tck_ns", "address_map", "organisation", "timing") if k not in raw
+    ]
+    bad += [f"{k} is not a key{closest(k, KEYS)}" for k in raw if k not in KEYS]
+    bad += [f"{k} = {raw[k]!r} must be a table" for k in SECTIONS if not isinstance(raw.get(k, {}), Mapping)]
+    bad += [
+        f"{k} = {raw[k]!r} must be text"
+        for k in ("name", "source", "address_map")
+        if not isinstance(raw.get(k, ""), str)
+    ]
+    if "tck_ns" in raw and (type(raw["tck_ns"]) not in (int, float) or not 0 < raw["tck_ns"] < 1e6):
+        bad.append(f"tck_ns = {raw['tck_ns']!r} must be a number of nanoseconds, more than 0")
     for section, keys in (("organisation", ORGANISATION), ("timing", TIMING), ("currents", CURRENTS)):
         have = raw.get(section, {})
-        if section == "currents" and section not in raw:
+        if section not in raw or not isinstance(have, Mapping):
             continue
         bad += [f"{section}.{k} is missing" for k in keys if k not in have]
-        bad += [f"{section}.{k} is not a key" for k in have if k not in keys]
+        allowed = (*keys, *OPTIONAL_TIMING) if section == "timing" else keys
+        bad += [f"{section}.{k} is not a key{closest(k, allowed)}" for k in have if k not in allowed]
         number = (int, float) if section == "currents" else (int,)
-        bad += [f"{section}.{k} = {v!r} must be a number, 0 or more" for k, v in have.items()
-                if type(v) not in number or v < 0]  # fmt: skip
-    bad += [f"commands.{k} is not a key" for k in raw.get("commands", {}) if k not in OPTIONAL]
+        bad += [f"{section}.{k} = {v!r} must be a {'' if section == 'currents' else 'whole '}number, 0 or more"
+                for k, v in have.items() if type(v) not in number or not 0 <= v < 2**31]  # fmt: skip
+    commands = raw.get("commands", {})
+    if isinstance(commands, Mapping):
+        bad += [f"commands.{k} is not a key{closest(k, OPTIONAL)}" for k in commands if k not in OPTIONAL]
+        for k, v in commands.items():
+            if k in OPTIONAL and (type(v) is not (bool if k in FLAGS else int) or v < 0):
+                what = "true or false" if k in FLAGS else "a whole number, 0 or more"
+                bad.append(f"commands.{k} = {v!r} must be {what}")
     if not bad:
-        org = raw["organisation"]
-        if org["burst_length"] > org["columns"]:
-            bad.append(f"organisation.burst_length = {org['burst_length']} is longer than a row of organisation.columns"
-                       f" = {org['columns']}")  # fmt: skip
-        t = raw["timing"]
-        if t["ccd_l"] < t["ccd_s"]:
-            bad.append(f"timing.ccd_l = {t['ccd_l']} is less than timing.ccd_s = {t['ccd_s']}")
-        if t["ras"] < t["rcd_rd"]:
-            bad.append(f"timing.ras = {t['ras']} is less than timing.rcd_rd = {t['rcd_rd']}")
+        bad = [*_organisation(raw), *_timing(raw), *_currents(raw)]
     if bad:
         raise ConfigError(f"{file}: " + "; ".join(bad))
+
+
+def _organisation(raw: Mapping[str, Any]) -> list[str]:
+    """Contradictions between sizes, the address map and the burst; each names both keys."""
+    org = raw["organisation"]
+    mapped = ("channels", "ranks", "bank_groups", "banks_per_group", "rows", "columns", "burst_length")
+    bad = [
+        f"organisation.{k} = {org[k]} is not a power of two, but address_map = {raw['address_map']!r} cuts addresses "
+        "into fields of bits"
+        for k in mapped
+        if org[k] < 1 or org[k] & (org[k] - 1)
+    ]
+    if org["burst_length"] > org["columns"]:
+        bad.append(f"organisation.burst_length = {org['burst_length']} is longer than a row of organisation.columns"
+                   f" = {org['columns']}")  # fmt: skip
+    if org["bus_bits"] < 8 or org["bus_bits"] & (org["bus_bits"] - 1):
+        bad.append(f"organisation.bus_bits = {org['bus_bits']} must be a power of two, 8 or more")
+    if not 1 <= org["device_bits"] <= org["bus_bits"] or org["bus_bits"] % max(org["device_bits"], 1):
+        bad.append(f"organisation.bus_bits = {org['bus_bits']} is no multiple of organisation.device_bits"
+                   f" = {org['device_bits']}")  # fmt: skip
+    if not 1 <= org["burst_clocks"] <= org["burst_length"]:
+        bad.append(f"organisation.burst_clocks = {org['burst_clocks']} must be from 1 to organisation.burst_length"
+                   f" = {org['burst_length']}")  # fmt: skip
+    return bad
+
+
+def _timing(raw: Mapping[str, Any]) -> list[str]:
+    """Contradictions between timings; each names both keys. 0 leaves tFAW, tRFC and tREFI out."""
+    org, t = raw["organisation"], raw["timing"]
+    bad = [
+        f"timing.{low} = {t[low]} is less than timing.{high} = {t[high]}"
+        for low, high in (
+            ("ccd_l", "ccd_s"),
+            ("rrd_l", "rrd_s"),
+            ("wtr_l", "wtr_s"),
+            ("ras", "rcd_rd"),
+            ("rp_all", "rp"),
+        )
+        if t[low] < t[high]
+    ]
+    if "rc" in t and t["rc"] < t["ras"] + t["rp"]:
+        bad.append(f"timing.rc = {t['rc']} is less than timing.ras = {t['ras']} + timing.rp = {t['rp']}")
+    if t["ccd_s"] < org["burst_clocks"]:
+        bad.append(f"timing.ccd_s = {t['ccd_s']} is less than organisation.burst_clocks = {org['burst_clocks']}: "
+                   "bursts would overlap")  # fmt: skip
+    if 0 < t["faw"] < t["rrd_s"]:
+        bad.append(f"timing.faw = {t['faw']} is less than timing.rrd_s = {t['rrd_s']}")
+    if 0 < t["refi"] <= t["rfc"]:
+        bad.append(f"timing.refi = {t['refi']} is not more than timing.rfc = {t['rfc']}: no time would be left")
+    return bad
+
+
+def _currents(raw: Mapping[str, Any]) -> list[str]:
+    """Currents by which an action would give energy back."""
+    if "currents" not in raw:
+        return []
+    i, t = raw["currents"], raw["timing"]
+    bad = [
+        f"currents.{high} = {i[high]:g} is less than currents.{low} = {i[low]:g}"
+        for high, low in (("idd3n", "idd2n"), ("idd4r", "idd3n"), ("idd4w", "idd3n"), ("idd5ab", "idd3n"))
+        if i[high] < i[low]
+    ]
+    rc = t.get("rc", t["ras"] + t["rp"])
+    if i["idd0"] * rc < i["idd3n"] * t["ras"] + i["idd2n"] * (rc - t["ras"]):
+        bad.append(f"currents.idd0 = {i['idd0']:g} is less than the standby within it, currents.idd3n = {i['idd3n']:g} "
+                   f"for timing.ras and currents.idd2n = {i['idd2n']:g} for timing.rp")  # fmt: skip
+    return bad
 
 
 def map_order(order: str, org: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
@@ -160,7 +243,8 @@ def jedec_constraints(t: Mapping[str, int], groups: int) -> list[Constraint]:
                 if not (b in ("RDA", "WRA") and a in ("PRE", "PREA")):
                     out.append(Constraint(scope, b, a, cycles))
 
-    burst, rl, wl, rc = t["burst"], t["cl"], t["cwl"], t["ras"] + t["rp"]
+    burst, rl, wl = t["burst"], t["cl"], t["cwl"]
+    rc = t.get("rc", t["ras"] + t["rp"])
     long = "s" if groups == 1 else "l"
     for scope, s in (("bank", long), ("group", long), ("rank", "s")):
         add(scope, "RD", "RD", max(burst, t[f"ccd_{s}"]))

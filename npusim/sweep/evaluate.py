@@ -76,7 +76,7 @@ class Evaluator:
         schedule = engine.run(lowered.program, engine.unit_capacity(hw), job.engine)
         timing = op_timing(lowered, schedule)
         prices = self._once(("prices", job.machine, job.energy), lambda: self._prices(job, priced))
-        spent = account.apply(lowered.counts, timing["cycles"], priced, prices)
+        spent = account.apply(lowered.counts, timing["cycles"], prices)
         run = Run(graph, hw, chosen.name, job.engine, lowered, schedule, energy=spent, **timing)
         run.verify()
         return run

@@ -18,6 +18,7 @@ def test_mcu_by_hand():
     assert result.mm2["adder_tree"] == pytest.approx(63 * 137 / 0.7 / 1e6)
     assert result.mm2["vector"] == pytest.approx(8 * 4206 / 0.7 / 1e6)
     assert result.mm2["index"] == pytest.approx(8 * 578 / 0.7 / 1e6)
+    assert result.mm2["control"] == pytest.approx(8 * 328.2 / 0.7 / 1e6)
     # Buffer A: two banks of 24 KiB with 8-byte words.
     assert result.mm2["sram_a"] == pytest.approx(2 * sram.load().macro(24 * 1024, 64, "lstp", 45).area_mm2)
     assert result.total_mm2 == pytest.approx(sum(result.mm2.values()))

@@ -74,10 +74,10 @@ def test_errors_of_tables(tmp_path, monkeypatch):
 
 def test_a_missing_row_lists_the_rows():
     with pytest.raises(ConfigError) as caught:
-        table.load("generic-45nm").row("dram", "LPDDR5")
+        table.load("generic-45nm").row("dram", "LPDDR3")
     assert str(caught.value) == (
-        "energy table 'generic-45nm' has no row dram.'LPDDR5' (did you mean 'LPDDR4'?); "
-        "it has: LPDDR4, DDR4, HBM2, HyperRAM"
+        "energy table 'generic-45nm' has no row dram.'LPDDR3' (did you mean 'LPDDR5'?); "
+        "it has: LPDDR4, LPDDR5, DDR4, HBM2, HyperRAM"
     )
 
 
