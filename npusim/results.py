@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from npusim import memory, notebook, provenance, text
 from npusim.breakdown import PHASE_NAMES, STEP, cycle_parts, rows_of
 from npusim.config import Model
+from npusim.errors import ResultsError
 from npusim.graph import PHASES, StepGraph
 from npusim.method_runs import PlanRun
 from npusim.npu import Hardware
@@ -187,6 +188,24 @@ class Result:
         >>> npusim.simulate("tiny-cnn").report("tiny.html")
         """
         return self.compare().report(path)
+
+    def timeline(self, path: str | Path, layers: Sequence[str] = (), ops: tuple[int, int] | None = None) -> Path:
+        """Write what every unit did in every cycle: .pftrace (Perfetto), .json (Chrome), .png or .svg.
+
+        layers, ops: only some operations, by patterns of their names or by row numbers of `layers`. A method with
+        several parts gives a process for each. Raises NpusimError for a result that was read from files.
+
+        >>> npusim.simulate("tiny-cnn").timeline("tiny.json", layers=["conv1"])
+        """
+        from npusim import atomic, timeline, timeline_files
+
+        path = Path(path)
+        if not self.runs:
+            raise ResultsError("this result was read from files, which hold no timeline: simulate the step again")
+        timeline_files.check(path.suffix)
+        built = [timeline.build(run, layers, ops) for run in self.runs]
+        atomic.write(path, timeline_files.write(built, path.suffix))
+        return path
 
     def save(self, folder: str | Path) -> Path:
         """Write layers, phases, units and memory as CSV and manifest.json; `npusim.read` and `npusim report` read them.

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from npusim.cli import browse, reports, runs, sweep, traces, validate
+from npusim.cli import browse, reports, runs, sweep, timelines, traces, validate
 
 FIRST_STEPS = """npusim simulates one training step on a neural processing unit.
 
@@ -32,6 +32,7 @@ app = typer.Typer(
 app.command("run")(runs.run)
 app.command("compare")(runs.compare)
 app.command("report")(reports.report)
+app.command("timeline")(timelines.timeline)
 app.command("sweep")(sweep.sweep)
 app.add_typer(traces.app, name="trace")
 app.command("list")(browse.list_names)

@@ -187,6 +187,15 @@ def names_of(listing: str) -> list[str]:
     return names
 
 
+def one_dataflow(listing: str) -> str:
+    """The one name of an option that takes no list."""
+    names = names_of(listing)
+    if len(names) > 1:
+        message = f"one dataflow, not {len(names)}; `npusim compare` takes several"
+        raise typer.BadParameter(message, param_hint="--dataflow")
+    return names[0]
+
+
 def _value(value: str) -> Any:
     import tomllib
 

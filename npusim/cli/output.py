@@ -65,3 +65,19 @@ def working(message: str) -> Iterator[None]:
 
     with Console(stderr=True).status(Text(message)):
         yield
+
+
+@contextmanager
+def laws() -> Iterator[None]:
+    """A simulation that breaks its own laws ends with code 1."""
+    from npusim.errors import BrokenLaw
+
+    try:
+        yield
+    except BrokenLaw as error:
+        import typer
+
+        from npusim.text import clean
+
+        print(f"npusim: {clean(error, keep=chr(10))}\nThis is a fault of npusim; please report it.", file=sys.stderr)
+        raise typer.Exit(1) from None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import typer
@@ -45,7 +44,7 @@ def run(
       npusim run resnet18-swu --hardware edge-16x16 --dataflow reduction-spatial --set array.rows=32 --out run1
     """
     from npusim import report
-    from npusim.cli.output import hint, print_table, working
+    from npusim.cli.output import hint, laws, print_table, working
     from npusim.provenance import Request
 
     if (workload is None) != (scalesim_config is not None or topology is not None):
@@ -54,18 +53,15 @@ def run(
     if workload is None:
         scalesim.run(scalesim_config, topology, out, json)
         return
-    names = options.names_of(dataflow)
-    if len(names) > 1:
-        message = f"one dataflow, not {len(names)}; `npusim compare` takes several"
-        raise typer.BadParameter(message, param_hint="--dataflow")
+    name = options.one_dataflow(dataflow)
     limit = options.memory_limit(memory_limit, memory_over)
     request = Request(workload, hardware, {}, input_size, batch, engine, energy, memory=limit)
     _check(out)
-    with working(f"simulating {dataflow}"), _laws():
+    with working(f"simulating {dataflow}"), laws():
         from npusim import api
 
-        graph, machine, request = options.prepare(request, names, changes)
-        result = api.evaluate(graph, machine, names[0], method or "", request, _command())
+        graph, machine, request = options.prepare(request, [name], changes)
+        result = api.evaluate(graph, machine, name, method or "", request, command())
     if out is not None:
         from npusim import saved
 
@@ -106,7 +102,7 @@ def compare(
       npusim compare resnet18-swu --dataflow dense-os,selective-row,reduction-spatial --out report
     """
     from npusim import report
-    from npusim.cli.output import hint, print_lines, print_table, working
+    from npusim.cli.output import hint, laws, print_lines, print_table, working
     from npusim.provenance import Request
 
     names = options.names_of(dataflow)
@@ -116,15 +112,15 @@ def compare(
     if methods is not None:
         from npusim.cli.methods import compare as compare_methods
 
-        with _laws():
-            compare_methods(request, dataflow, methods, changes, out, json, _command())
+        with laws():
+            compare_methods(request, dataflow, methods, changes, out, json, command())
         return
-    with working(f"simulating {len(names)} dataflows"), _laws():
+    with working(f"simulating {len(names)} dataflows"), laws():
         from npusim import api
         from npusim.comparison import Comparison
 
         graph, machine, request = options.prepare(request, names, changes)
-        comparison = Comparison(tuple(api.evaluate(graph, machine, name, "", request, _command()) for name in names))
+        comparison = Comparison(tuple(api.evaluate(graph, machine, name, "", request, command()) for name in names))
     if out is not None:
         from npusim import saved
 
@@ -163,19 +159,6 @@ def _check(out) -> None:
         atomic.check(out)
 
 
-def _command() -> list[str]:
+def command() -> list[str]:
+    """What was typed, for the record."""
     return ["npusim", *sys.argv[1:]]
-
-
-@contextmanager
-def _laws() -> Iterator[None]:
-    """A simulation that breaks its own laws ends with code 1."""
-    from npusim.errors import BrokenLaw
-
-    try:
-        yield
-    except BrokenLaw as error:
-        from npusim.text import clean
-
-        print(f"npusim: {clean(error, keep=chr(10))}\nThis is a fault of npusim; please report it.", file=sys.stderr)
-        raise typer.Exit(1) from None

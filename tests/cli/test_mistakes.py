@@ -70,6 +70,18 @@ from npusim.simulation import Run
             "nowhere/manifest.json: cannot be read: No such file or directory; a folder that `npusim run --out` or "
             "`compare --out` wrote is needed",
         ),
+        (
+            ["timeline", "small", "--out", "x.txt"],
+            "a timeline is written as .pftrace, .json, .png, .svg, not '.txt'",
+        ),
+        (
+            ["timeline", "small", "--out", "x.json", "--ops", "3to4"],
+            "Invalid value for --ops: '3to4': write FIRST-LAST, for example 12-20\nTry 'npusim timeline --help'.",
+        ),
+        (
+            ["timeline", "small", "--out", "x.json", "--layers", "conv3"],
+            "no operation is called conv3 (did you mean 'conv2'?)",
+        ),
         (["runn", "small"], "No such command 'runn'. Did you mean 'run'?\nTry 'npusim --help'."),
         (
             ["run"],
