@@ -48,7 +48,7 @@ def files(result: Result | Comparison) -> dict[str, str]:
     """Name -> content of every file."""
     runs = (result,) if isinstance(result, Result) else result.runs
     found = {f"{name}.csv": csv_text(_joined(runs, name)) for name in (*TABLES, "actions")}
-    found["energy.csv"] = found.pop("actions")
+    found["energy.csv"] = found.pop("actions.csv")
     if isinstance(result, Comparison):
         found["comparison.csv"] = csv_text(result.table.reset_index())
     return {**found, "manifest.json": json_text(manifest(result))}

@@ -90,7 +90,7 @@ def test_run_prints_layers_and_phases(npusim):
 def test_run_writes_files_that_agree_with_each_other(npusim, tmp_path):
     assert npusim("run", "small", "--out", tmp_path / "new" / "folder").code == 0
     folder = tmp_path / "new" / "folder"
-    tables = ["layers.csv", "phases.csv", "units.csv", "memory.csv"]
+    tables = ["layers.csv", "phases.csv", "units.csv", "memory.csv", "energy.csv"]
     assert {p.name for p in folder.iterdir()} == {*tables, *PICTURES, "manifest.json", "report.html"}
     layers, phases = read_csv(folder / "layers.csv"), read_csv(folder / "phases.csv")
     assert len(layers) == 19 and phases[-1]["phase"] == "step"
@@ -148,7 +148,7 @@ def test_compare_writes_tables_pictures_and_a_page(npusim, tmp_path):
     (tmp_path / "report.html").write_text("of yesterday")
     assert npusim("compare", "small", "-d", BOTH, "--out", tmp_path).code == 0
     assert "of yesterday" not in (tmp_path / "report.html").read_text()
-    tables = ["comparison.csv", "layers.csv", "manifest.json", "memory.csv", "phases.csv", "units.csv"]
+    tables = ["comparison.csv", "energy.csv", "layers.csv", "manifest.json", "memory.csv", "phases.csv", "units.csv"]
     assert {p.name for p in tmp_path.iterdir()} == {*PICTURES, *tables, "report.html", "mine.txt"}
     rows = read_csv(tmp_path / "comparison.csv")
     base = {row["phase"]: row for row in rows if row["run"] == "dense-os"}
