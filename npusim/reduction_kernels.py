@@ -91,10 +91,13 @@ def _live_rows(bits, row_start, row_size, col_start, col_size, live):
 
 @njit
 def _batch_steps(counts, live, groups, steps):
-    """Batches of `groups` of the `live` columns: their number; `steps` gets each batch's largest count."""
+    """Batches of `groups` of the `live` counts: how many; `steps` (may be `counts`) gets each batch's largest."""
     batches = (live + groups - 1) // groups
     for batch in range(batches):
-        steps[batch] = counts[batch * groups : min(live, (batch + 1) * groups)].max()
+        largest = counts[batch * groups]
+        for i in range(batch * groups + 1, min(live, (batch + 1) * groups)):
+            largest = max(largest, counts[i])
+        steps[batch] = largest
     return batches
 
 
@@ -117,10 +120,10 @@ def _column_counts(bits, rows, first, width, span, scratch, counts):
                 scratch[col] += row[first + col]
         before = live
         for col in range(width):
-            if scratch[col]:
-                counts[live] = scratch[col]
-                selected += scratch[col]
-                live += 1
+            # Without a branch: about half of the columns of a sparse block are live, in no order.
+            counts[live] = scratch[col]
+            selected += scratch[col]
+            live += scratch[col] > 0
         fetched += (live - before) * (end - begin)
         begin = end
     return live, selected, fetched
@@ -168,7 +171,8 @@ def _add_passes(out, times, chunk, block_rows, live, selected, fetched, steps, b
 def reduction_grids(bits, row_start, row_size, col_start, col_size, terms, arrays, span=0):
     """Tiles on reduction-spatial arrays: int64 [arrays, row tiles, column tiles, terms, REDUCTION_FIELDS].
 
-    `arrays`: ways to group the PEs of one machine, with the same registers. The tile's live rows are cut into blocks of
+    `arrays`: ways to group the PEs of one machine, with the same registers, each with a multiple of the groups of the
+    one before. The tile's live rows are cut into blocks of
     `registers`; every block makes one pass per chunk of `group` terms. A pass preloads dY, then takes the block's live
     columns (of a grouped convolution: those of all its groups, each met by its own group's rows) `groups` at a time:
     while the groups walk the selected elements of one batch, the X words of the next are loaded.
@@ -177,8 +181,8 @@ def reduction_grids(bits, row_start, row_size, col_start, col_size, terms, array
     live_rows = np.empty(bits.shape[0], np.int64)
     registers = arrays[0].registers
     longest = bits.shape[1] * (min(registers, bits.shape[0] // span) if span else 1)
-    scratch = np.empty(bits.shape[1], np.int32)
-    counts, steps = np.empty(longest, np.int32), np.empty(longest, np.int32)
+    scratch = np.empty(bits.shape[1], np.int16)
+    counts = np.empty(longest + 1, np.int16)
     for i in range(row_start.size):
         for j in range(col_start.size):
             first, width = col_start[j], col_size[j]
@@ -187,17 +191,20 @@ def reduction_grids(bits, row_start, row_size, col_start, col_size, terms, array
             for block in range(0, found, registers):
                 rows = live_rows[block : min(block + registers, found)]
                 live, selected, fetched = _column_counts(bits, rows, first, width, span, scratch, counts)
+                batches, joined = live, 1
                 for a in range(len(arrays)):
                     array = arrays[a]
-                    batches = _batch_steps(counts, live, array.groups, steps)
+                    # Batches of the array before are put together: each array has a multiple of its groups.
+                    batches = _batch_steps(counts, batches, array.groups // joined, counts)
+                    joined = array.groups
                     for t in range(terms.size):
                         chunks, rest = divmod(terms[t], array.group)
                         cell, size = out[a, i, j, t], rows.size
                         cell[13] += selected
                         if chunks:
-                            _add_passes(cell, chunks, array.group, size, live, selected, fetched, steps, batches, array)
+                            _add_passes(cell, chunks, array.group, size, live, selected, fetched, counts, batches, array)
                         if rest:
-                            _add_passes(cell, 1, rest, size, live, selected, fetched, steps, batches, array)
+                            _add_passes(cell, 1, rest, size, live, selected, fetched, counts, batches, array)
     return out
 
 

@@ -58,12 +58,14 @@ class BlockLines(NamedTuple):
     rows     int64 [blocks]: live rows
     members  int64 [blocks, groups]: live rows of each group, which are those that meet its lines
     bounds   int64 [blocks, 2]: first line of the block's groups, and the one after the last
+    totals   int64 [blocks, 2]: selected elements, and lines with one
     """
 
     work: np.ndarray
     rows: np.ndarray
     members: np.ndarray
     bounds: np.ndarray
+    totals: np.ndarray
 
 
 @njit
@@ -90,6 +92,7 @@ def live_lines(bits, row_start, row_size, col_start, col_size, taps, lines, regi
     rows = np.zeros(blocks, np.int64)
     members = np.zeros((blocks, groups), np.int64)
     bounds = np.zeros((blocks, 2), np.int64)
+    totals = np.zeros((blocks, 2), np.int64)
     for block in range(blocks):
         first, end = block * found // blocks, (block + 1) * found // blocks
         rows[block] = end - first
@@ -104,7 +107,10 @@ def live_lines(bits, row_start, row_size, col_start, col_size, taps, lines, regi
                 line = lines[tap]
                 for channel in range(channels):
                     counts[channel * per_channel + line] += row[col_start + channel * taps + tap]
-    return BlockLines(work, rows, members, bounds)
+        for line in range(bounds[block, 0], bounds[block, 1]):
+            totals[block, 0] += work[block, line]
+            totals[block, 1] += work[block, line] > 0
+    return BlockLines(work, rows, members, bounds, totals)
 
 
 @njit
@@ -181,23 +187,44 @@ def _chunk(tile, group, sharing, terms, taps, per_channel, halo, array, cell):
         cell[5] += latency
         cell[7] += held * terms
         cell[9] += met * taps // per_channel
-    selected = tile.work.sum()
+    selected = tile.totals[:, 0].sum()
     cell[11] = selected
     cell[12] = selected * terms
     cell[13] = selected * (terms - 1)
 
 
 @njit
-def _best_chunk(tile, group, terms, taps, per_channel, halo, array, best, other):
-    """As _chunk, with the number of groups that share X which takes the fewest cycles; that number."""
-    chosen = 1
-    _chunk(tile, group, 1, terms, taps, per_channel, halo, array, best)
-    sharing = 2
-    while sharing <= min(array.pes // group, array.max_sharing) and sharing < 2 * tile.rows.size:
-        _chunk(tile, group, sharing, terms, taps, per_channel, halo, array, other)
-        if other[0] < best[0]:
-            best[:] = other
-            chosen = sharing
+def _least_cycles(tile, group, sharing, terms, halo, array):
+    """Cycles that `_chunk` cannot stay below: dY, then the fullest block's elements over its groups; or X words."""
+    columns = array.pes // (group * sharing)
+    cycles = np.int64(0)
+    for first in range(0, tile.rows.size, sharing):
+        held, elements, lines = np.int64(0), np.int64(0), np.int64(0)
+        for block in range(first, min(first + sharing, tile.rows.size)):
+            held += tile.rows[block]
+            elements = max(elements, tile.totals[block, 0])
+            lines = max(lines, tile.totals[block, 1])
+        preload = (held * terms * array.operand_bytes + array.port_a_bytes - 1) // array.port_a_bytes
+        x_bytes = lines * (terms + halo) * array.operand_bytes
+        walk = preload + (elements + columns - 1) // columns
+        cycles += max(walk, (x_bytes + array.port_b_bytes - 1) // array.port_b_bytes) + 2 + _log2(group)
+    return cycles
+
+
+@njit
+def _best_chunk(tile, group, terms, taps, per_channel, halo, array, limit, best, other):
+    """As _chunk, with the number of groups that share X which takes the fewest cycles; that number.
+
+    Ways that cannot take `limit` cycles or fewer are not tried (limit < 0: no limit); 0 when none is left.
+    """
+    chosen, sharing = 0, 1
+    while sharing == 1 or (sharing <= min(array.pes // group, array.max_sharing) and sharing < 2 * tile.rows.size):
+        least = _least_cycles(tile, group, sharing, terms, halo, array)
+        if (limit < 0 or least <= limit) and (chosen == 0 or least < best[0]):
+            _chunk(tile, group, sharing, terms, taps, per_channel, halo, array, other)
+            if chosen == 0 or other[0] < best[0]:
+                best[:] = other
+                chosen = sharing
         sharing *= 2
     return chosen
 
@@ -221,21 +248,35 @@ def window_plan(tile, terms, taps, per_channel, halo, array, full, part):
     for level in range(levels - 1, -1, -1):
         group = array.pes >> level
         plan[level, 0] = group
-        if terms >= group:
-            plan[level, 1] = _best_chunk(tile, group, group, taps, per_channel, halo, array, full[level], other)
         rest = terms % group
-        if rest:
-            # What the levels below make of the same rest: their whole chunks, then their own rest.
-            below = np.int64(0)
-            if level + 1 < levels:
-                below = (rest // (group >> 1)) * full[level + 1, 0] + rest_cycles[level + 1]
-            plan[level, 3] = _best_chunk(tile, group, rest, taps, per_channel, halo, array, part[level], other)
-            ends[level] = level + 1 == levels or part[level, 0] <= below
-            rest_cycles[level] = part[level, 0] if ends[level] else below
-    start, cheapest = -1, np.int64(0)
+        if rest == 0:
+            continue
+        # What the levels below make of the same rest: a whole chunk of half the size if it fits, then their own rest.
+        below = np.int64(-1)
+        if level + 1 < levels:
+            below = rest_cycles[level + 1]
+            if rest >= group >> 1:
+                if plan[level + 1, 1] == 0:
+                    half = group >> 1
+                    plan[level + 1, 1] = _best_chunk(
+                        tile, half, half, taps, per_channel, halo, array, -1, full[level + 1], other
+                    )
+                below += full[level + 1, 0]
+        plan[level, 3] = _best_chunk(tile, group, rest, taps, per_channel, halo, array, below, part[level], other)
+        ends[level] = plan[level, 3] > 0 and (below < 0 or part[level, 0] <= below)
+        rest_cycles[level] = part[level, 0] if ends[level] else below
+    start, cheapest = -1, np.int64(-1)
     for level in range(levels):
         group = array.pes >> level
-        cycles = (terms // group) * full[level, 0] + rest_cycles[level]
+        chunks = terms // group
+        if chunks and plan[level, 1] == 0:
+            limit = (cheapest - rest_cycles[level]) // chunks if start >= 0 else np.int64(-1)
+            if start >= 0 and limit < 0:
+                continue
+            plan[level, 1] = _best_chunk(tile, group, group, taps, per_channel, halo, array, limit, full[level], other)
+            if plan[level, 1] == 0:
+                continue
+        cycles = chunks * full[level, 0] + rest_cycles[level]
         if start < 0 or cycles < cheapest:
             start, cheapest = level, cycles
     left = terms
@@ -280,5 +321,5 @@ def window_grid(bits, row_start, row_size, col_start, col_size, terms, taps, lin
                     if plan[level, 3]:
                         cell += part[level]
                 cell[10] = scan
-                cell[14] = tile.work.sum()
+                cell[14] = tile.totals[:, 0].sum()
     return out

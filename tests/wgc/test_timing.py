@@ -35,7 +35,8 @@ def _lines(work, rows=None):
     """BlockLines of one group."""
     work = np.array(work, np.int32)
     rows = np.ones(len(work), np.int64) if rows is None else np.array(rows)
-    return BlockLines(work, rows, rows[:, None], np.array([[0, work.shape[1]]] * len(work)))
+    totals = np.stack([work.sum(axis=1), (work > 0).sum(axis=1)], axis=1)
+    return BlockLines(work, rows, rows[:, None], np.array([[0, work.shape[1]]] * len(work)), totals)
 
 
 def _cycles(dataflow, bits, terms, taps, hw):
