@@ -194,7 +194,7 @@ def reduction_grids(bits, row_start, row_size, col_start, col_size, terms, array
                 batches, joined = live, 1
                 for a in range(len(arrays)):
                     array = arrays[a]
-                    # Batches of the array before are put together: each array has a multiple of its groups.
+                    # Batches of the array before are put together: this one has a multiple of its groups.
                     batches = _batch_steps(counts, batches, array.groups // joined, counts)
                     joined = array.groups
                     for t in range(terms.size):
@@ -202,7 +202,9 @@ def reduction_grids(bits, row_start, row_size, col_start, col_size, terms, array
                         cell, size = out[a, i, j, t], rows.size
                         cell[13] += selected
                         if chunks:
-                            _add_passes(cell, chunks, array.group, size, live, selected, fetched, counts, batches, array)
+                            _add_passes(
+                                cell, chunks, array.group, size, live, selected, fetched, counts, batches, array
+                            )
                         if rest:
                             _add_passes(cell, 1, rest, size, live, selected, fetched, counts, batches, array)
     return out

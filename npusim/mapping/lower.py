@@ -252,8 +252,10 @@ class _Tiles:
         extents = np.stack(np.meshgrid(n, p, q, indexing="ij"), axis=-1).reshape(-1, 3)
         self.pixels = extents.prod(axis=1)
         self.region = (n[:, None, None] * rows[None, :, None] * cols[None, None, :]).ravel()
-        self.extents, self.t_class = np.unique(extents, axis=0, return_inverse=True)
-        self.t_class = self.t_class.reshape(-1)
+        # Sorting single numbers is much faster than sorting rows.
+        keys = np.ravel_multi_index(tuple(extents.T), (problem.n + 1, problem.p + 1, problem.q + 1))
+        _, first, self.t_class = np.unique(keys, return_index=True, return_inverse=True)
+        self.extents = extents[first]
         self.t = self.extents.prod(axis=1)
         self.shape = (self.g.size, self.m.size, self.c.size, self.t.size)
         self.multiplicity = np.bincount(self.g_class).reshape(-1, 1, 1, 1) * np.bincount(self.t_class).reshape(
