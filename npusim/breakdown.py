@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from npusim import text
@@ -29,6 +29,7 @@ ENERGY_GROUPS = {
     "DRAM access": ("dram_access",),
     "DRAM activates, background": ("dram_activate", "dram_background"),
     "leakage": ("leakage",),
+    "crossbars": ("crossbar", "cell_write"),
 }
 
 
@@ -81,6 +82,13 @@ def energy_basis(run: Result) -> str:
         f"; low confidence: {', '.join(name.replace('_', ' ') for name in prices.doubtful)}" if prices.doubtful else ""
     )
     return f"{text.clean(prices.table)}, {prices.node_nm} nm, {text.clean(run.hardware.dram.standard)}{low}"
+
+
+def shown_groups(stacks: Iterable[Mapping[str, float]]) -> list[str]:
+    """Groups of several results of `energy_groups`: all, but crossbars only where a machine spends energy on them."""
+    found = list(stacks)
+    groups = dict.fromkeys(group for stack in found for group in stack)
+    return [group for group in groups if group != "crossbars" or any(stack.get(group) for stack in found)]
 
 
 def phases_of(comparison: Comparison) -> list[str]:

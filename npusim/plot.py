@@ -153,11 +153,12 @@ def _stacks(
     # Inches: numbers over the bars of both panels must not touch; 2.4 for axis and legend.
     figure = _figure(comparison, width=max(9, 2.4 + 0.42 * sum(map(len, panels.values()))), height=4.6)
     axes_of = figure.subplots(1, len(panels), squeeze=False)[0]
+    shown = breakdown.shown_groups(parts for bars in panels.values() for parts in bars.values())
     for axes, (phase, bars) in zip(axes_of, panels.items(), strict=True):
         totals = [sum(parts.values()) for parts in bars.values()]
         factor, unit = next(((f, u) for f, u in units if max(totals) >= f), units[-1])
         bottom = [0.0] * len(bars)
-        for i, part in enumerate(next(iter(bars.values()))):
+        for i, part in enumerate(shown):
             values = [parts[part] / factor for parts in bars.values()]
             axes.bar(range(len(bars)), values, 0.7, bottom, label=part, **_look(i))
             bottom = [low + value for low, value in zip(bottom, values, strict=True)]

@@ -22,6 +22,7 @@ from npusim.breakdown import (
     phase_sums,
     phases_of,
     rows_of,
+    shown_groups,
     wgc_and_step,
 )
 
@@ -131,13 +132,13 @@ def comparison_table(comparison: Comparison) -> Table:
 def energy_table(comparison: Comparison) -> Table:
     """Energy by component for WGC alone and for the whole step."""
     rows = []
+    shown = shown_groups(energy_groups(phase_row(run, STEP)) for run in comparison.runs)
     for phase in wgc_and_step(comparison):
         for run in comparison.runs:
-            groups = energy_groups(phase_row(run, phase)).values()
-            rows.append(
-                (PHASE_NAMES[phase], text.clean(run.label), *map(text.joules, groups), text.joules(sum(groups)))
-            )
-    header = ("phase", "run", *energy_groups(phase_row(comparison.baseline, STEP)), "total")
+            groups = energy_groups(phase_row(run, phase))
+            cells = [text.joules(groups[group]) for group in shown]
+            rows.append((PHASE_NAMES[phase], text.clean(run.label), *cells, text.joules(sum(groups.values()))))
+    header = ("phase", "run", *shown, "total")
     spare = ("DRAM activates, background", "adder tree, index", "vector unit", "clock, control", "PE registers",
              "leakage")  # fmt: skip
     return Table(f"Energy by component ({energy_basis(comparison.baseline)})", header, tuple(rows), 2, spare)

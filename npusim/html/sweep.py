@@ -88,6 +88,8 @@ def _data(
     for group, columns in _groups(components).items():
         parts[group] = _numbers(sum(rows[column].astype(float) for column in columns))
     plotted = [*dict.fromkeys([*objectives, *gains, *PLOTTED])]
+    if not any(parts.get("crossbars", [])):
+        parts.pop("crossbars", None)
     return {
         "count": len(rows),
         "baseline": text.clean(baseline),

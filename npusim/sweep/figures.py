@@ -132,7 +132,7 @@ def energy(table: pd.DataFrame, objectives: Sequence[str], caption: str) -> Figu
     figure = _figure(caption, 1.7 + 0.42 * len(rows))
     axes = figure.subplots()
     left = [0.0] * len(rows)
-    for i, part in enumerate(stacks[0]):
+    for i, part in enumerate(breakdown.shown_groups(stacks)):
         values = [stack[part] / factor for stack in stacks]
         axes.barh(range(len(rows)), values, 0.7, left, label=part, color=plot.PALETTE[i % len(plot.PALETTE)])
         left = [a + b for a, b in zip(left, values, strict=True)]
