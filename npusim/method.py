@@ -103,6 +103,11 @@ class Parameter:
             return f"one of {', '.join(self.choices)}" if self.choices else "text"
         return f"{'a whole number' if isinstance(self.default, int) else 'a number'} in {self.low:g}..{self.high:g}"
 
+    def taken(self, value: Any) -> Any:
+        """A number where free text is wanted is that text: 'layers=7' of a specification."""
+        free = isinstance(self.default, str) and not self.choices
+        return str(value) if free and isinstance(value, int | float) and not isinstance(value, bool) else value
+
     def problem(self, value: Any) -> str:
         """Why `value` cannot be used, or ''."""
         if isinstance(self.default, str):
@@ -137,7 +142,7 @@ class Method:
         known = [p.name for p in self.parameters]
         listing = ", ".join(known) or "none"
         bad = [f"unknown parameter {key!r}{closest(key, known)}; known: {listing}" for key in given if key not in known]
-        found = {p.name: given.get(p.name, p.default) for p in self.parameters}
+        found = {p.name: p.taken(given.get(p.name, p.default)) for p in self.parameters}
         bad += [text for p in self.parameters if (text := p.problem(found[p.name]))]
         if bad:
             raise NpusimError("\n  ".join([f"method {self.name!r}:", *bad]))

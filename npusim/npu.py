@@ -76,6 +76,8 @@ class Array(Model):
     `pe_registers`: words of dY a PE holds in the reduction-spatial mode; 0 when the array lacks that mode.
     `gating`: PEs with nothing to do are clock-gated (priced by the table's gating fraction, else as active).
     `timing`: latencies of a particular array; without it, those of an ideal one.
+    `gather`: columns fetch operands by address (small cores with memory of their own), so each can work on its own list
+    of live inputs.
     """
 
     rows: Count
@@ -84,6 +86,7 @@ class Array(Model):
     pe_registers: Annotated[int, Field(ge=0, le=4096)]
     gating: bool
     timing: ArrayTiming = ArrayTiming()
+    gather: bool = False
 
 
 class Precision(Model):

@@ -5,9 +5,11 @@ W is summed over its taps. grad_input: one product per patch with the summed W, 
 grad_weight: dY~ . X~, the same value for every tap. Only the last `layers` convolutions and the classifier are
 trained; a projection on a shortcut (a 1x1 convolution of what one with taps reads too) is not counted, and frozen.
 Formula per layer, w = K*C/groups, q = ceil(P/r)*ceil(Q/r): G = w*q and E = w*q MACs; `flops` is the authors' count.
-Source: Yang et al., CVPR 2023 (arXiv 2301.00330).
+Dilated variant (their segmentation networks): where the dilation is r or more, W keeps its taps, and grad_input is a
+convolution of the averaged dY with dilation floor(dilation / r): E = w*q*R*S; G is as before.
+Source: Yang et al., CVPR 2023 (arXiv 2301.00330); the variant from their code (SLDGroup/GradientFilter-CVPR23).
 Parameters: r 1.. (1 filters nothing: every pixel is its own patch and taps stay apart); layers, 0 for all.
-Not modelled: the dilated variant of the segmentation experiments; norms behind the deepest layer stay frozen.
+Not modelled: norms behind the deepest layer stay frozen.
 """
 
 from dataclasses import replace
@@ -108,7 +110,10 @@ class _Filter:
     def grad_input(self, op: Op, d: Conv, small: Conv) -> list[Op]:
         made, dy = self.pool_dy(op, d, small)
         weight, dx = self.graph.tensors[op.inputs[1]], self.graph.tensors[op.outputs[0]]
-        if d.r * d.s > 1:
+        if d.dilation[0] > 1 and d.dilation[0] >= self.r:
+            step = d.dilation[0] // self.r
+            small = replace(small, r=d.r, s=d.s, dilation=(step, step), padding=(step * (d.r // 2), step * (d.s // 2)))
+        elif d.r * d.s > 1:
             summed = self.tensor(f"{op.param}/taps", (d.k, d.c // d.groups, 1, 1), weight)
             made.append(rewrite.aux(f"{op.name}.sum_taps", (weight,), (summed,), weight.elements, 1))
             weight = summed

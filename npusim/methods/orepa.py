@@ -7,8 +7,9 @@ Formula: F + E + G of the plain network + per layer 3*K*C*C*R*S MACs (one produc
 `branches` operations per weight in either direction. Source: Hu et al., CVPR 2022: ResNet-18 memory/time per batch:
 plain 4.2 G/.086 s, DBB 7.5/.241, OREPA 5.2/.120. Parameters: branches 1.. (1 is the plain network).
 The products count as forward and grad_input. At batch 1 weight space outweighs the convolutions.
+space: weight (OREPA) or activation (DBB, the block before squeezing: every branch runs on activations; see `_dbb`).
 Not modelled: the exact branch set of every block type; updates of branch weights count as `branches` times the plain
-layer's; the plain DBB (branches in activation space).
+layer's.
 """
 
 from dataclasses import replace
@@ -16,9 +17,10 @@ from dataclasses import replace
 from npusim import rewrite
 from npusim.graph import Gemm, Op, StepGraph, Tensor, Vector
 from npusim.method import Method, Parameter
+from npusim.methods import _dbb
 
 
-def train(graph: StepGraph, branches: int) -> StepGraph:
+def train(graph: StepGraph, branches: int, space: str) -> StepGraph:
     found = {
         op.param: op for op in rewrite.layers(graph)
         if op.kind == "conv" and rewrite.dims_of(op).r * rewrite.dims_of(op).s > 1 and rewrite.dims_of(op).groups == 1
@@ -27,6 +29,8 @@ def train(graph: StepGraph, branches: int) -> StepGraph:
         raise rewrite.misfit("orepa", graph, "-", "no ungrouped convolution with taps to put branches on")
     if branches == 1:
         return graph
+    if space == "activation":
+        return _dbb.train(graph, found)
     tensors: dict[str, Tensor] = {}
 
     def change(op: Op):
@@ -65,5 +69,9 @@ def train(graph: StepGraph, branches: int) -> StepGraph:
 
 METHOD = Method(
     "orepa", "branches squeezed into one convolution in weight space", train, ("schedule",),
-    (Parameter("branches", 6, "branches of a block; 1: the plain network", 1, 100),),
+    (
+        Parameter("branches", 6, "branches of a block; 1: the plain network", 1, 100),
+        Parameter("space", "weight", "activation: the block before squeezing, of four branches",
+                  choices=("weight", "activation")),
+    ),
 )  # fmt: skip

@@ -60,6 +60,70 @@ def test_mistakes(npusim, methods, message):
     assert (code, out) == (2, "") and message in err and "Traceback" not in err
 
 
+LINEAR = """name = "linear"
+[[layers]]
+name = "input"
+kind = "input"
+shape = [4, 12]
+[[layers]]
+name = "fc1"
+kind = "linear"
+out = 8
+[[layers]]
+name = "fc2"
+kind = "linear"
+out = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ("centre-kernel", "layer all: no convolution with taps"),
+        ("sparcl", "no convolution with taps behind the first"),
+        ("gradient-filtering", "the step has no convolution"),
+        ("orepa", "no ungrouped convolution with taps"),
+        ("fast-ntk", "the step has no normalisation layer"),
+        ("instance-filtering", "layer fc1: the filter looks at images"),
+        ("bias-only", "no layer of the step has a bias"),
+        ("mcunetv3:scheme=custom:biases=1:layers=7:ratios=1", "layer 7: out of range: the layers in front are 0..0"),
+        ("mcunetv3:scheme=custom:biases=1:layers=0:ratios=5/4", "ratio '5/4' is not in 0..1"),
+        ("dynamic-sparse:share=1.5", "share = 1.5; a number in 0..1 is needed"),
+        ("swu:density=-0.1", "density = -0.1; a number in 0..1 is needed"),
+        ("elastic-trainer:rho=0.01", "no tensor fits rho = 0.01"),
+        ("snntorch-ipu:spikes=0.5", "does not fit machine 'edge-16x16'"),
+        ("xma2", "does not fit machine 'edge-16x16'"),
+    ],
+)
+def test_misfits_name_layer_and_reason(npusim, tmp_path, methods, message):
+    path = tmp_path / "linear.toml"
+    path.write_text(LINEAR)
+    code, out, err = npusim("compare", path, "--methods", methods, "--out", tmp_path / "results")
+    assert (code, out) == (2, "") and message in err and methods.partition(":")[0] in err
+    assert not (tmp_path / "results").exists()
+
+
+def test_memory_limit(npusim, tmp_path):
+    words = ("compare", "tiny-cnn", "--methods", "last-k:k=1", "--memory-limit", "100KB")
+    code, out, err = npusim(*words)
+    assert (code, out) == (2, "") and "method 'dense': step" in err and "the memory limit has 102400" in err
+    code, out, _ = npusim(*words, "--memory-over", "spill", "--json")
+    record = json.loads(out)
+    assert code == 0 and record["memory_limit"] == {"bytes": 102400, "over": "spill"}
+    assert [row["peak_bytes"] <= 102400 for row in record["methods"]] == [True, True]
+    code, _, err = npusim("run", "tiny-cnn", "--memory-limit", "100KB")
+    assert code == 2 and "raise the limit, or let tensors spill" in err
+    wrong = {
+        "at least 1 byte": ("--memory-limit", "0"),
+        "whole number of bytes": ("--memory-limit", "1 box"),
+        "needs --memory-limit": ("--memory-over", "spill"),
+        "(did you mean 'spill'?)": ("--memory-limit", "1MB", "--memory-over", "spil"),
+    }
+    for message, words in wrong.items():
+        code, out, err = npusim("run", "tiny-cnn", *words)
+        assert (code, out) == (2, "") and message in err
+
+
 def test_list_and_show(npusim):
     _, out, _ = npusim("list", "methods")
     assert [line.split()[0] for line in out.splitlines()] == method.names()

@@ -14,9 +14,9 @@ from npusim.simulation import simulate
 from npusim.spill import MemoryLimit
 
 
-def summary(plan, dataflow="dense-os"):
+def summary(plan, dataflow="dense-os", on="edge-16x16"):
     """Everything a plan is judged by."""
-    run = simulate_plan(plan, machine(), dataflow)
+    run = simulate_plan(plan, machine(on), dataflow)
     return {**run.step, "peak": run.memory.peak_bytes, "updated": run.updated}
 
 
@@ -32,10 +32,77 @@ NEUTRAL = [
     ("fractrain", {"a": 16, "w": 16, "g": 16}),
     ("muppet", {"e8": 0, "e12": 0, "e14": 0, "e16": 9, "e32": 0}),
     ("orepa", {"branches": 1}),
+    ("orepa", {"branches": 1, "space": "activation"}),
     ("sltt", {"T": 1}),
     ("sltt", {"T": 1, "temporal": 1}),
-    ("cpg", {"free": 1.0, "passes": 1}),
+    ("cpg", {"free": 1.0, "passes": 1, "width": 1.0}),
 ]
+
+
+def every_weight(graph):
+    """Gradients of all weights, of no other parameter but the classifier's."""
+    return rewrite.keep(graph, {op.param for op in rewrite.layers(graph)} | last_layer(graph))
+
+
+def every_layer(graph):
+    """Weights and biases of all layers; norms stay."""
+    return rewrite.keep(graph, {name for op in rewrite.layers(graph) for name in rewrite.of_layer(graph, op)})
+
+
+def last_layer(graph):
+    return rewrite.of_layer(graph, rewrite.layers(graph)[-1])
+
+
+def signs_of_bias_only(graph):
+    return rewrite.sign_masks(method.apply("bias-only", graph).parts[0].graph)
+
+
+def every_bias(graph):
+    wanted = {name for name in rewrite.parameters(graph) if name.endswith("bias")}
+    return rewrite.keep(graph, wanted | last_layer(graph))
+
+
+def with_method(name, **parameters):
+    return lambda graph: method.apply(name, graph, None, machine("reram-128x128"), **parameters)
+
+
+LAYERS = {"layers": "+".join(map(str, range(42))), "ratios": "+".join(["1"] * 42)}
+CUSTOM = {"scheme": "custom", "biases": 42, "reorder": 0, "int8": 0}
+# Methods that are not dense training for any parameters: under these they equal another step in everything that NEUTRAL
+# compares: (method, parameters, network, the other step, machine).
+EQUIVALENT = [
+    ("bias-only", {"classifier": 1}, "mcunet-5fps", every_bias, "edge-16x16"),
+    ("classifier-only", {}, "small", with_method("last-k", k=1), "edge-16x16"),
+    ("mcunetv3", CUSTOM | LAYERS, "mcunet-5fps", rewrite.sign_masks, "edge-16x16"),
+    ("mcunetv3", CUSTOM, "mcunet-5fps", signs_of_bias_only, "edge-16x16"),
+    ("dynamic-sparse", {"layers": 100, "share": 1.0, "scores": 0}, "mcunet-5fps", every_weight, "edge-16x16"),
+    ("swu", {"density": 1.0, "epoch_steps": 2**20}, "small", with_method("piggyback"), "edge-16x16"),
+    ("piggyback", {}, "small", with_method("ksm", level="element"), "edge-16x16"),
+    ("ksm", {"level": "element"}, "small", with_method("piggyback"), "edge-16x16"),
+    ("xbm", {}, "small", with_method("xma", bits=1), "reram-128x128"),
+    ("xma", {"bits": 3}, "small", with_method("xma2", pes=0.0, bits=3), "reram-128x128"),
+    ("xma2", {"pes": 0.0, "bits": 1}, "small", with_method("xbm"), "reram-128x128"),
+    ("elastic-trainer", {"rho": 1.0, "quanta": 10**6}, "small", every_layer, "edge-16x16"),
+    ("snntorch-ipu", {"T": 5}, "small", with_method("sltt", T=5, temporal=1), "edge-16x16"),
+]
+# Methods with another law: a test of its own, by name.
+OTHER_LAW = {
+    "fast-ntk": "test_one_output_is_the_training_of_norms_and_a_kernel",
+    "da3": "test_no_adaptor_but_one_is_the_classifier_and_that_one",
+    "fasthebb": "test_fasthebb_has_the_products_of_dense_gradients",
+    "centre-kernel": "test_centre_of_one_tap_is_every_weight",
+}
+
+
+def network(name):
+    return small() if name == "small" else workload(name)
+
+
+def test_every_method_has_an_invariant():
+    """Whoever adds a method says here what it must equal."""
+    known = {name for name, *_ in (*NEUTRAL, *EQUIVALENT)} | set(OTHER_LAW)
+    assert known == set(method.names())
+    assert all(callable(globals().get(test)) for test in OTHER_LAW.values())
 
 
 @pytest.mark.parametrize(("name", "parameters"), NEUTRAL)
@@ -45,6 +112,66 @@ def test_neutral_parameters_equal_dense(name, parameters):
         # It trains convolutions and the classifier; without norms that is everything.
         graph = workload("mcunet-5fps")
     assert summary(method.apply(name, graph, **parameters)) == summary(Plan((Part(graph),)))
+
+
+@pytest.mark.parametrize(("name", "parameters", "net", "other", "on"), EQUIVALENT)
+def test_equivalent_parameters(name, parameters, net, other, on):
+    graph = network(net)
+    times = times_of(simulate(graph, machine(on)))
+    made = method.apply(name, graph, times, machine(on), **parameters)
+    if name == "swu":
+        # Its selection, once in so many steps, is beside the step.
+        made = Plan(made.parts[:1], made.policy)
+    expected = other(graph)
+    expected = expected if isinstance(expected, Plan) else Plan((Part(expected),))
+    found, wanted = summary(made, on=on), summary(expected, on=on)
+    if name == "snntorch-ipu":
+        wanted |= {"updated": found["updated"]}
+    assert found == pytest.approx(wanted, rel=1e-12)
+
+
+def test_one_output_is_the_training_of_norms_and_a_kernel():
+    """Fast-NTK with one output: the norms' parameters alone, and one kernel of batch squared over them."""
+    graph = small()
+    plan = method.apply("fast-ntk", graph, outputs=1)
+    norms = {name for name in rewrite.parameters(graph) if name.startswith("bn")}
+    steps = [part for part in plan.parts if "kernel" not in part.graph.name]
+    alone = sum(macs(rewrite.keep(graph, norms)).values())
+    assert sum(float(part.share) * sum(op.macs for op in part.step().ops) for part in steps) == alone
+    (kernel,) = [part for part in plan.parts if "kernel" in part.graph.name]
+    assert sum(op.macs for op in kernel.graph.ops) == sum(graph.tensors[name].elements for name in norms)
+
+
+def test_no_adaptor_but_one_is_the_classifier_and_that_one():
+    """DA3 with one adaptor, on conv1 (8 channels, 16x16, pooled by 2): F of all and of it, G of it and of the last."""
+    graph = small()
+    made = macs(method.apply("da3", graph, every=100, pool=2).parts[0].graph)
+    own = 8 * 8 * 8 * 8
+    dense, classifier = macs(graph), macs(method.apply("classifier-only", graph).parts[0].graph)
+    assert made["forward"] == dense["forward"] + own
+    assert made["grad_weight"] == classifier["grad_weight"] + own
+
+
+def test_fasthebb_has_the_products_of_dense_gradients():
+    """G of every layer as in dense training, and K x K . K x CRS more per hidden layer, in forward."""
+    graph = small()
+    made = method.apply("fasthebb", graph).parts[0].graph
+    assert macs(made)["grad_weight"] == macs(graph)["grad_weight"]
+    decorrelation = 8 * 8 * 27 + 8 * 8 * 72 + 8 * 9 + 16 * 16 * 72
+    assert macs(made)["forward"] - macs(graph)["forward"] == decorrelation
+
+
+def test_centre_of_one_tap_is_every_weight():
+    """Where a kernel is its centre nothing changes; with all channels, the other layers keep G / (R*S)."""
+    graph = small()
+    found, dense = (macs(g)["grad_weight"] for g in (method.apply("centre-kernel", graph).parts[0].graph, graph))
+    classifier = 160
+    assert found - classifier == (dense - classifier) / 9
+    pointwise = workload("mcunet-5fps")
+    ops = {op.param: op for op in pointwise.phase("grad_weight")}
+    for op in method.apply("centre-kernel", pointwise).parts[0].graph.phase("grad_weight"):
+        if op.kind == "conv" and rewrite.dims_of(ops[op.param]).r == 1:
+            assert op == ops[op.param]
 
 
 def test_full_density_masks_equal_piggyback():
