@@ -5,12 +5,16 @@ from dataclasses import replace
 import pytest
 from method_nets import machine, macs, plain, small, workload
 
-from npusim import method, rewrite
+from npusim import catalogue, method, rewrite
 from npusim.errors import NpusimError
 from npusim.graph import Conv, Op, StepGraph, Tensor
+from npusim.mapping import _kernels, lower
+from npusim.mapping.problem import problems
+from npusim.mapping.tiling import Tiling
 from npusim.method import MisfitError
 from npusim.method_runs import compare_methods, machine_of, simulate_plan
 from npusim.methods import _width
+from npusim.program import COMPUTE
 from npusim.simulation import simulate
 from npusim.synthesis import from_layers
 
@@ -30,23 +34,24 @@ def one_product():
     ("activation", "weight", "passes"), [(8, 8, 1), (16, 8, 2), (8, 16, 2), (16, 16, 4), (12, 12, 4), (32, 8, 4)]
 )
 def test_operands_wider_than_the_multiplier(activation, weight, passes):
-    """An 8-bit multiplier takes ceil(a/8) * ceil(w/8) passes; every pass reads its pieces."""
-    keys = {f"buffers.{b}.{k}": v for b in ("a", "b", "accumulator")
-            for k, v in (("bytes", 2**20), ("bytes_per_cycle", 4096), ("banks", 64))}  # fmt: skip
-    roomy = machine("mcu-8x8").replace(keys)
-    wide = roomy.replace({
+    """An 8-bit multiplier takes ceil(a/8) * ceil(w/8) passes, here of one tile; every pass reads its pieces."""
+    wide = machine("mcu-8x8").replace({
         "precision.activation_bits": activation, "precision.weight_bits": weight, "precision.multiplier_bits": 8,
+        **{f"buffers.{name}.bytes_per_cycle": 4096 for name in ("a", "b", "accumulator")},
     })  # fmt: skip
     native = wide.replace({"precision.multiplier_bits": 0})
-    one, many = (simulate(one_product(), hw, priced_as=roomy) for hw in (native, wide))
-    assert many.lowered.plans[0].tilings == one.lowered.plans[0].tilings
-    assert many.array_cycles[0] == passes * one.array_cycles[0]
-    assert many.count("macs_done")[0] == 16 * 32 * 64
-    assert many.count("mac_passes")[0] == (passes - 1) * 16 * 32 * 64
-    reads = {name: (int(many.count(name)[0]), int(one.count(name)[0])) for name in ("a_read_bytes", "b_read_bytes")}
-    assert reads["a_read_bytes"][0] == -(-activation // 8) * reads["a_read_bytes"][1]
-    assert reads["b_read_bytes"][0] == -(-weight // 8) * reads["b_read_bytes"][1]
-    assert many.energy.pj[0, 0] == pytest.approx(passes * one.energy.pj[0, 0])
+    (problem,), dataflow = problems(one_product().ops[0]), catalogue.load_dataflow("dense-os")
+    tile = Tiling(1, 16, 32, 1, 8, 8, False)
+    one, many = (lower._map(problem, tile, dataflow, hw, None) for hw in (native, wide))
+    busy = [
+        int(mapped.tasks[mapped.tasks[:, _kernels.KIND] == COMPUTE, _kernels.CYCLES].sum()) for mapped in (one, many)
+    ]
+    assert busy[1] == passes * busy[0]
+    assert many.counts["macs_done"] == one.counts["macs_done"] == 16 * 32 * 64
+    assert many.counts["mac_passes"] == (passes - 1) * 16 * 32 * 64
+    assert many.counts["a_read_bytes"] == -(-activation // 8) * one.counts["a_read_bytes"]
+    assert many.counts["b_read_bytes"] == -(-weight // 8) * one.counts["b_read_bytes"]
+    assert many.port_stall_cycles == 0
 
 
 def test_a_narrow_array_pays_for_wide_steps():
