@@ -20,9 +20,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from npusim.dataflow import Dataflow
+from npusim.dataflow import Dataflow, Network
 from npusim.folding import compacted_output_stationary, joined_groups, output_stationary
 from npusim.reduction_kernels import channel_compaction_grid
+
+INDEX_BITS = 16
+
+
+def network(hardware):
+    """Two index registers per array column, for this fold and the next."""
+    return Network(register_bits=2 * INDEX_BITS * hardware.array.cols)
 
 
 def cost(grid, hardware):
@@ -43,4 +50,5 @@ DATAFLOW = Dataflow(
     structures=("column_set", "input_channel", "tap", "layer"),
     fallback="dense-os",
     compact_outputs=True,
+    network=network,
 )

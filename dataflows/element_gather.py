@@ -20,7 +20,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from npusim.dataflow import Dataflow, TileCost
+from npusim.dataflow import Dataflow, Network, TileCost
 from npusim.folding import joined_groups, live_channels, live_rows, output_stationary
 from npusim.gather_kernels import GATHER_FIELDS, GatherArray, gather_grid
 
@@ -34,6 +34,14 @@ def array_of(hardware, b_bits):
     return GatherArray(
         hardware.array.rows, hardware.array.cols, width, buffer.banks, bank_words, hardware.array.fold_overlap
     )
+
+
+def network(hardware):
+    """Per PE a WIDTH:1 multiplexer and two index registers; per row a register for every word of the bus."""
+    bits, array = hardware.precision.activation_bits, hardware.array
+    width, pes = max(array.cols, WIDTH), array.rows * array.cols
+    index = 2 * pes * (width - 1).bit_length()
+    return Network(pes * (width - 1) * bits, index + array.rows * (width - array.cols) * bits)
 
 
 def cost(grid, hardware):
@@ -72,4 +80,5 @@ DATAFLOW = Dataflow(
     structures=("element", "kernel", "output_channel", "input_channel", "tap", "column_set", "n_m", "layer"),
     fallback="dense-os",
     compact_outputs=True,
+    network=network,
 )

@@ -29,7 +29,7 @@ by up to 1/d and X and dY are fetched from DRAM fewer times.
 
 import numpy as np
 
-from npusim.dataflow import Dataflow, TileCost
+from npusim.dataflow import Dataflow, Network, TileCost
 from npusim.errors import ConfigError
 from npusim.folding import reduction_cost
 from npusim.wgc_kernels import WINDOW_FIELDS, WindowArray, window_grid
@@ -54,6 +54,12 @@ def array_of(hardware, a_bits, b_bits):
     ports = (hardware.buffers.a.bytes_per_cycle, hardware.buffers.b.bytes_per_cycle)
     operand = -(-max(a_bits, b_bits) // 8)
     return WindowArray(pes, min(SMALLEST_GROUP, pes), MAX_SHARING, hardware.array.pe_registers, operand, *ports)
+
+
+def network(hardware):
+    """A 3:1 multiplexer per PE; per smallest group an edge word at either end, of both X registers."""
+    bits, pes = hardware.precision.activation_bits, hardware.peak_macs_per_cycle
+    return Network(MUX_STAGES * pes * bits, pes // SMALLEST_GROUP * 4 * bits)
 
 
 def halo(lines):
@@ -95,4 +101,5 @@ DATAFLOW = Dataflow(
     structures=("element", "kernel", "output_channel", "input_channel", "tap", "column_set", "n_m", "layer"),
     fallback="dense-os",
     compact_outputs=True,
+    network=network,
 )

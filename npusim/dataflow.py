@@ -133,6 +133,17 @@ class TileCost:
 
 
 @dataclass(frozen=True)
+class Network:
+    """What a selective dataflow adds to the array: 2:1 multiplexers of one bit, and register bits.
+
+    Wires are not counted, nor the state machines that fill the registers.
+    """
+
+    mux_bits: int = 0
+    register_bits: int = 0
+
+
+@dataclass(frozen=True)
 class Dataflow:
     """A named mapping of tiles to the array.
 
@@ -141,7 +152,7 @@ class Dataflow:
     `grouped` (its cost then takes tiles of several groups), and for operations without a mask when it needs one.
     `compact_outputs`: partial sums of selected elements only are kept in the accumulator buffer, addressed by their
     rank in the tile's mask. `choices`: names of dataflows of which every operation takes the one with the fewest
-    simulated cycles (its own `cost` is never used).
+    simulated cycles (its own `cost` is never used). `network`: what it adds to an array, for `energy.area`.
     """
 
     name: str
@@ -153,6 +164,7 @@ class Dataflow:
     grouped: bool = True
     compact_outputs: bool = False
     choices: tuple[str, ...] = ()
+    network: Callable[[Hardware], Network] | None = None
 
     @property
     def selective(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from npusim.crossbars import Crossbar
+from npusim.dataflow import Dataflow, Network
 from npusim.energy import sram
 from npusim.energy.table import EnergyTable
 from npusim.npu import Buffer, Hardware
@@ -46,9 +47,12 @@ class Area:
         return sum(self.mm2.values())
 
 
-def area(hardware: Hardware, table: EnergyTable, figures: sram.SramTable | None = None) -> Area:
+def area(
+    hardware: Hardware, table: EnergyTable, figures: sram.SramTable | None = None, dataflow: Dataflow | None = None
+) -> Area:
     """pe_array, adder_tree, vector, index, control and sram_<buffer>; logic is divided by its placement density.
 
+    With a `dataflow` that adds a selection network to the array, `selection` too.
     A machine with ReRAM has `crossbar` too (placed area as published; its leakage is in the energy of its actions).
     """
     formats = hardware.precision
@@ -61,6 +65,9 @@ def area(hardware: Hardware, table: EnergyTable, figures: sram.SramTable | None 
         "index": table.index_decode,
         "control": table.control,
     }
+    if dataflow is not None and dataflow.network is not None:
+        placed["selection"] = network_um2(dataflow.network(hardware), table) / 1e6 / table.logic.placement_density
+        rows["selection"] = table.mux_bit
     if hardware.crossbar is not None:
         placed["crossbar"] = crossbar_um2(hardware.crossbar, table) / 1e6
         rows["crossbar"] = table.row("crossbar", f"adc{hardware.crossbar.adc_bits}")
@@ -91,6 +98,11 @@ def logic_um2(hardware: Hardware, table: EnergyTable) -> dict[str, float]:
         "index": array.rows * table.index_decode.area_um2,
         "control": table.control.address_counters * table.control.counter_um2,
     }
+
+
+def network_um2(network: Network, table: EnergyTable) -> float:
+    """Cell area of a dataflow's selection network."""
+    return network.mux_bits * table.mux_bit.area_um2 + network.register_bits / 8 * table.register_byte.area_um2
 
 
 def pe_bits(hardware: Hardware) -> int:

@@ -225,7 +225,11 @@ def _estimate(problem: Problem, dataflow: Dataflow, hw: Hardware, density: float
 
 
 def tile_cycles(cost, grid: TileGrid, hw: Hardware) -> np.ndarray:
-    """Cycles that a tile occupies the array: its own, or those of the busiest buffer port if that is slower."""
+    """Cycles that a tile occupies the array: its own, or those of the busiest buffer port if that is slower.
+
+    An update of a partial sum takes a read and a write slot of the accumulator's port. The slots are fixed: that of a
+    first value is empty (no read is counted, so it costs no energy), but no other access can take it.
+    """
     buffers, busy, pieces = hw.buffers, cost.cycles * passes(grid, hw), hw.precision.pieces
     ports = (
         (cost.a_words * grid.a_bits * pieces(grid.b_bits), buffers.a),

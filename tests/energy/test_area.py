@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from npusim import npu
+from npusim.catalogue import load_dataflow
 from npusim.energy import area, sram, table
 
 
@@ -30,3 +31,21 @@ def test_mcu_by_hand():
 def test_without_the_reduction_spatial_mode_there_is_no_adder_tree():
     machine = npu.load("edge-16x16").replace(pe_registers=0)
     assert area.area(machine, table.load("generic-28nm")).mm2["adder_tree"] == 0
+
+
+def test_selection_networks_by_hand():
+    machine, energy = npu.load("edge-16x16"), table.load("generic-28nm")
+    mux, register = energy.mux_bit.area_um2, energy.register_byte.area_um2
+
+    def selection(name):
+        found = area.area(machine, energy, dataflow=load_dataflow(name))
+        return found.mm2["selection"] * energy.logic.placement_density * 1e6
+
+    # 256 PEs of 16-bit words. Two stages of 2:1; 32 groups of 8 PEs with two edge words for each of two X registers.
+    assert selection("reduction-window") == pytest.approx(256 * 2 * 16 * mux + 32 * 4 * 2 * register)
+    # 63 multiplexers per bit and PE, two indices of 6 bits; 48 bus words more than columns in each of 16 rows.
+    registers = (256 * 2 * 6 + 16 * 48 * 16) / 8
+    assert selection("element-gather") == pytest.approx(256 * 63 * 16 * mux + registers * register)
+    # Two 16-bit indices per column.
+    assert selection("column-set") == pytest.approx(16 * 4 * register)
+    assert "selection" not in area.area(machine, energy, dataflow=load_dataflow("reduction-spatial")).mm2
