@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from npusim.graph import StepGraph
 
 __all__ = [
-    "capture", "capture_static", "from_layer_table", "from_onnx", "from_scalesim", "import_file", "read", "write",
+    "capture", "capture_static", "from_execution_trace", "from_layer_table", "from_onnx", "from_profiler",
+    "from_scalesim", "import_file", "read", "write",
 ]  # fmt: skip
 
 
@@ -74,3 +75,17 @@ def from_layer_table(path: str | os.PathLike[str], **options: Any) -> StepGraph:
     from npusim.trace.imports import table
 
     return table.from_layer_table(str(path), **options)
+
+
+def from_execution_trace(path: str | os.PathLike[str], **options: Any) -> StepGraph:
+    """The step that PyTorch's ExecutionTraceObserver saw; as `npusim.trace.imports.pytorch_events`."""
+    from npusim.trace.imports import pytorch_events
+
+    return pytorch_events.from_execution_trace(str(path), **options)
+
+
+def from_profiler(path: str | os.PathLike[str], **options: Any) -> StepGraph:
+    """The step that torch.profiler saw with `record_shapes=True`; as `npusim.trace.imports.pytorch_events`."""
+    from npusim.trace.imports import pytorch_events
+
+    return pytorch_events.from_profiler(str(path), **options)

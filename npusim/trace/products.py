@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from npusim.errors import CaptureError
 from npusim.graph import Conv, Gemm, Vector
 from npusim.trace.recorder import Forward, Recorder
+
+if TYPE_CHECKING:
+    import torch
+
+
+_PRODUCT_LIKE = re.compile(
+    r"attention|rnn|lstm|gru|conv|linear|matmul|bilinear|einsum|tensordot|cdist|_trilinear"
+    r"|(^|_)(mm|bmm|addmm|mv|addmv|addbmm|dot|vdot|addr|ger|outer|kron|inner)(_|$)|^linalg_|fft|grouped_mm|scaled_mm"
+)
+_HARMLESS = re.compile(r"upsample|convert|reorder|_linalg_check|linalg_(vector|matrix)_norm")
 
 
 @dataclass(frozen=True)
@@ -226,3 +235,8 @@ PRODUCTS: dict[str, Callable[[Recorder, Call], None]] = {
     "bmm": product,
     "baddbmm": product,
 }
+
+
+def named_like_a_product(op: str) -> bool:
+    """Whether an operation's name says that it multiplies matrices."""
+    return bool(_PRODUCT_LIKE.search(op)) and not _HARMLESS.search(op)

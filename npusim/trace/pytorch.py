@@ -6,13 +6,13 @@ through the running autograd node's sequence number, which is private API: the t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -20,17 +20,12 @@ from torch.utils.flop_counter import flop_registry
 from npusim.errors import CaptureError, NpusimError, closest
 from npusim.graph import Conv, StepGraph, Tensor, Vector
 from npusim.masks import Mask
-from npusim.trace.products import PRODUCTS, Call
+from npusim.trace.products import PRODUCTS, Call, named_like_a_product
 from npusim.trace.recorder import Frame, Recorder
 from npusim.trace.vectors import tensors_in, vector
 
 SUPPORTED = ("2.13",)
 OPTIMIZERS = ("sgd", "momentum", "adam")
-_PRODUCT_LIKE = re.compile(
-    r"attention|rnn|lstm|gru|conv|linear|matmul|bilinear|einsum|tensordot|cdist|_trilinear"
-    r"|(^|_)(mm|bmm|addmm|mv|addmv|addbmm|dot|vdot|addr|ger|outer|kron|inner)(_|$)|^linalg_|fft|grouped_mm|scaled_mm"
-)
-_HARMLESS = re.compile(r"upsample|convert|reorder|_linalg_check|linalg_(vector|matrix)_norm")
 
 
 def capture(
@@ -54,7 +49,7 @@ def capture(
     recorded, and what to do.
     """
     check_torch()
-    rec = Recorder(model, name or type(model).__name__, observe)
+    rec = Recorder(model, name or type(model).__name__, observe, StorageWeakRef)
     with recording(rec, model):
         step()
     return finish(rec, model, grad_masks, task_masks, {"method": method, "batch": batch})
@@ -116,8 +111,7 @@ class _Mode(TorchDispatchMode):
 
 def product_like(func: Any) -> bool:
     """True for operations that multiply matrices, by PyTorch's own FLOP registry or by their name."""
-    op = func._schema.name.partition("::")[2]
-    return func.overloadpacket in flop_registry or (bool(_PRODUCT_LIKE.search(op)) and not _HARMLESS.search(op))
+    return func.overloadpacket in flop_registry or named_like_a_product(func._schema.name.partition("::")[2])
 
 
 @contextmanager

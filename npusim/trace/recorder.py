@@ -2,21 +2,22 @@
 
 Values are followed by storage, so views, transposes and `detach` are the same value; an in-place
 operation makes a new version of it. Storages are held by weak reference: memory stays that of the
-step, and an address is never mistaken for that of a storage that has died.
+step, and an address is never mistaken for that of a storage that has died. Of tensors, only sizes and
+storages are asked, so that what a profiler wrote down of them serves as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
-from torch.multiprocessing.reductions import StorageWeakRef
+from typing import TYPE_CHECKING, Any
 
 from npusim.errors import CaptureError
 from npusim.graph import Dims, Op, StepGraph, Tensor
 from npusim.masks import Mask
+
+if TYPE_CHECKING:
+    import torch
 
 # What a value is: `external` came from outside the step and the model, `constant` holds no result of it
 # (fresh zeros, random numbers), the others as Tensor.kind.
@@ -55,7 +56,10 @@ class Frame:
 class Recorder:
     """Ops and tensors recorded so far, and the names and roles of live values."""
 
-    def __init__(self, model: Any, name: str, observe: bool = False) -> None:
+    def __init__(
+        self, model: Any, name: str, observe: bool = False, hold: Callable[[Any], Any] | None = None
+    ) -> None:  # fmt: skip
+        """`hold` makes a weak reference to a storage."""
         self.name = name
         self.observe = observe
         self.ops: list[Op] = []
@@ -70,7 +74,8 @@ class Recorder:
         self.backward_began = False
         self.cloned_at: int | None = None
         self._known: dict[int, Known] = {}
-        self._refs: list[StorageWeakRef] = []
+        self._hold = hold
+        self._refs: list[Any] = []
         self._used: dict[str, int] = {}
         self.parameters: dict[str, torch.Size] = {}
         for parameter, value in model.named_parameters():
@@ -89,8 +94,8 @@ class Recorder:
 
     def follow(self, value: torch.Tensor, known: Known) -> None:
         storage = value.untyped_storage()
-        if storage._cdata not in self._known:
-            self._refs.append(StorageWeakRef(storage))
+        if self._hold is not None and storage._cdata not in self._known:
+            self._refs.append(self._hold(storage))
         self._known[storage._cdata] = known
 
     def role(self, value: torch.Tensor) -> str:
@@ -209,7 +214,7 @@ class Recorder:
         else:
             return self.use(value, "weight", f"{fallback}.weight")
         for owner in known.owners if known else ():
-            if self.parameters.get(owner, torch.Size()).numel() == value.numel():
+            if owner in self.parameters and self.parameters[owner].numel() == value.numel():
                 self.canonical[owner] = param
         return param
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
 
 from npusim.errors import CaptureError
@@ -41,7 +42,7 @@ def capture_static(
         raise CaptureError(f"optimizer {optimizer!r} is not known; allowed: {', '.join(OPTIMIZERS)}")
     with FakeTensorMode():
         model = build()
-        rec = Recorder(model, name or type(model).__name__)
+        rec = Recorder(model, name or type(model).__name__, hold=StorageWeakRef)
         inputs = torch.empty(input_shape)
         with recording(rec, model) as mode:
             (loss or _cross_entropy)(model(inputs)).backward()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from npusim.graph import Dims, Pool, Vector
 from npusim.trace.products import Call, bias_gradient, pair
 from npusim.trace.recorder import Forward, Known, Recorder
 from npusim.trace.reshape import pooled
+
+if TYPE_CHECKING:
+    import torch
 
 ACTIVATIONS = (
     "relu", "hardtanh", "clamp", "clamp_min", "gelu", "silu", "sigmoid", "tanh", "leaky_relu", "elu", "hardswish",
@@ -32,8 +33,9 @@ BATCH_NORMS = ("native_batch_norm", "_native_batch_norm_legit", "_batch_norm_wit
 SHAPE_ONLY = ("avg_pool2d_backward", "_adaptive_avg_pool2d_backward")
 
 
-def tensors_in(value: Any) -> Iterable[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
+def tensors_in(value: Any) -> Iterable[Any]:
+    """The tensors in nested lists and tuples."""
+    if hasattr(value, "untyped_storage"):
         yield value
     elif isinstance(value, (list, tuple)):
         for item in value:

@@ -106,6 +106,10 @@ def test_any_table_gives_a_step_or_one_error(tmp_path, rows):
     ("a.cfg", "", "is a machine, not a step"),
     ("a.npz", "", "is a trace already"),
     ("a.what", "", "cannot tell its format"),
+    ("a.json", "{", "not valid JSON"),
+    ("a.json", "[" * 100_000, "nested too deeply"),
+    ("a.json", "{}", "neither an execution trace"),
+    ("a.json.gz", "\x1f\x08", "not valid JSON"),
     ("a.csv", "", "no layers"),
     ("a.toml", "name =", "cannot be read as a layer list"),
 ])  # fmt: skip
@@ -124,5 +128,9 @@ def test_what_is_asked_for_must_make_sense(tmp_path):
     (tmp_path / "net.csv").write_text(TABLE)
     with pytest.raises(NpusimError, match="unknown optimizer 'lion'"):
         trace.import_file(tmp_path / "net.csv", optimizer="lion")
+    broken = tmp_path / "a.json"
+    broken.write_bytes(b"\x1f\x8b" + b"0" * 50)
+    with pytest.raises(NpusimError, match="not a readable gzip file"):
+        trace.import_file(broken)
     with pytest.raises(NpusimError, match="not a regular file"):
         trace.import_file(tmp_path, "layers")

@@ -5,8 +5,10 @@
 | onnx            | ONNX model (`npusim[onnx]`)                                                      | synthesised     |
 | scalesim        | SCALE-Sim topology CSV                                                           | synthesised     |
 | layers          | layer table as TOML or CSV (`npusim.layers`)                                     | synthesised     |
+| execution-trace | JSON of PyTorch's ExecutionTraceObserver                                         | recorded        |
+| profiler        | Chrome JSON of torch.profiler with `record_shapes=True`                          | recorded        |
 
-Every failure is one NpusimError that names the file and the place in it.
+JSON may be gzipped. Every failure is one NpusimError that names the file and the place in it.
 """
 
 from __future__ import annotations
@@ -25,10 +27,12 @@ READERS = {
     "onnx": ("onnx_model", "from_onnx"),
     "scalesim": ("topology", "from_scalesim"),
     "layers": ("table", "from_layer_table"),
+    "execution-trace": ("pytorch_events", "from_execution_trace"),
+    "profiler": ("pytorch_events", "from_profiler"),
 }
 FORMATS = ("auto", *READERS)
 OPTIMIZED = ("onnx", "scalesim", "layers")
-SKIPPING = ("onnx",)
+SKIPPING = ("onnx", "execution-trace", "profiler")
 
 
 def import_file(
@@ -63,6 +67,10 @@ def detect(path: str | Path) -> str:
         from npusim.trace.imports.table import is_table
 
         return "layers" if is_table(path) else "scalesim"
+    if last == ".json":
+        from npusim.trace.imports.files import load_json
+
+        return _of_json(load_json(path), path)
     if last == ".cfg":
         raise TraceError(
             f"{path}: a SCALE-Sim configuration is a machine, not a step; "
@@ -71,6 +79,14 @@ def detect(path: str | Path) -> str:
     if last == ".npz":
         raise TraceError(f"{path}: is a trace already, or a workload; no import is needed")
     raise TraceError(f"{path}: cannot tell its format by its name; give --format: {', '.join(FORMATS[1:])}")
+
+
+def _of_json(value: object, path: str | Path) -> str:
+    if isinstance(value, dict):
+        for key, found in (("traceEvents", "profiler"), ("nodes", "execution-trace")):
+            if key in value:
+                return found
+    raise TraceError(f"{path}: neither an execution trace (key nodes), nor a profile (key traceEvents)")
 
 
 def _reader(format: str) -> Callable[..., StepGraph]:
