@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from npusim.crossbars import Crossbar
 from npusim.dataflow import Dataflow, Network
-from npusim.energy import sram
+from npusim.energy import cacti, sram
 from npusim.energy.table import EnergyTable
 from npusim.npu import Buffer, Hardware
 
@@ -141,7 +141,12 @@ def _memory(name: str, buffer: Buffer, hardware: Hardware, table: EnergyTable, f
         )
     word, keys, rules = buffer.bytes_per_cycle / buffer.banks, hardware.energy, table.sram
     place = buffer.bytes / buffer.banks, 8 * word, keys.cell, keys.node_nm
-    macro = figures.macro(*place, rules.outside, rules.node_rule, rules.ports.get(name, "1rw"))  # type: ignore[call-overload]
+    ports = rules.ports.get(name, "1rw")  # type: ignore[call-overload]
+    program = cacti.binary()
+    if program is not None:
+        macro = sram.Macro(*cacti.macro(program, *place, ports), program.source)
+    else:
+        macro = figures.macro(*place, rules.outside, rules.node_rule, ports)
     area_mm2 = macro.area_mm2 * buffer.banks
     wire_pj, wire_source, wire_trust = _wire(table, figures, hardware)
     return Memory(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npusim import catalogue, engine, npu
+from npusim.energy.cacti import binary
 from npusim.errors import ConfigError, NpusimError, closest
 from npusim.sweep.axes import RUN_KEYS
 
@@ -134,6 +135,8 @@ class Resolver:
             )
         identity: tuple = (machine_digest, step, dataflows, point["engine"], energy, code_version())
         identity += (method, training) if method else ()
+        cacti = binary()
+        identity += (f"CACTI {cacti.sha256}",) if cacti else ()
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
         return Job(key, workload, step, size, batch, dataflows, point["engine"], energy, machine_json, method)
 
