@@ -38,6 +38,7 @@ bench: .venv/dev
 # Simulate every shipped measurement; writes docs/validation.md, fails when a stated bound is passed.
 validate: .venv/base
 	$(BIN)/python validation/run.py
+	$(BIN)/python validation/energy_crosscheck.py
 
 docs: .venv/dev
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html

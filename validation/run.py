@@ -24,6 +24,12 @@ SOURCES = {
     "tpuv3": ("TPUv3", "tpuv3/layers.csv", None),
     "eyeriss": ("Eyeriss silicon", "eyeriss/alexnet.csv", None),
     "dram": ("DRAM simulators", "dram/measured.csv", "dram/configs"),
+    "energy": ("SRAM energy, leakage and area", "energy/cacti_offgrid.csv", None),
+    "mappers": (
+        "Mappers: cycles and energy (explained in energy_crosscheck.md)",
+        "mappers/layers.csv",
+        "mappers/configs",
+    ),
 }
 HEAD = """# Validation
 

@@ -20,6 +20,8 @@ KINDS = {
     "tpuv3": "TPUv3, single layers",
     "eyeriss": "AlexNet on Eyeriss silicon",
     "dram": "DRAM simulators on address streams",
+    "energy": "SRAM macros of CACTI",
+    "mappers": "cycles and energy of ZigZag, AccelForge and Timeloop",
 }
 
 
