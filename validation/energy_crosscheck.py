@@ -79,7 +79,7 @@ def explanation(point: Point, cycles: float, floor: float, pj: float) -> list[st
 
 
 def cheaper_mapper(point: Point, pj: float) -> list[str]:
-    """npusim spends more: DRAM traffic above the least, and work on the chip above what the mapper can pay."""
+    """npusim spends more: DRAM traffic above the least, or work on the chip above what the mapper can pay."""
     least = point.least_bytes * PJ_PER_BYTE / point.macs
     again = point.pj["dram_access"] / point.macs - least
     spare = pj - least

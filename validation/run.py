@@ -25,11 +25,7 @@ SOURCES = {
     "eyeriss": ("Eyeriss silicon", "eyeriss/alexnet.csv", None),
     "dram": ("DRAM simulators", "dram/measured.csv", "dram/configs"),
     "energy": ("SRAM energy, leakage and area", "energy/cacti_offgrid.csv", None),
-    "mappers": (
-        "Mappers: cycles and energy (explained in energy_crosscheck.md)",
-        "mappers/layers.csv",
-        "mappers/configs",
-    ),
+    "mappers": ("Mappers (see energy_crosscheck.md)", "mappers/layers.csv", "mappers/configs"),
 }
 HEAD = """# Validation
 
