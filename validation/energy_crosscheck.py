@@ -86,8 +86,8 @@ def cheaper_mapper(point: Point, pj: float) -> list[str]:
     found = []
     if again > 0.05 * pj:
         found.append(
-            f"DRAM, {again:+.2f} pJ/MAC: npusim moves {point.dram_bytes / 1e6:.2f} MB, {point.least_bytes / 1e6:.2f} is "
-            "the least. Its tiles are those of least time in three buffers of two 64 KiB slots; the mappers share "
+            f"DRAM, {again:+.2f} pJ/MAC: npusim moves {point.dram_bytes / 1e6:.2f} MB, {point.least_bytes / 1e6:.2f} "
+            "is the least. Its tiles are those of least time in three buffers of two 64 KiB slots; the mappers share "
             "256 or 384 KiB among tensors and keep more of them"
         )
     if on_chip(point) - spare > 0.05 * pj:
