@@ -19,6 +19,8 @@ Looked for in this order; the first hit wins:
 from __future__ import annotations
 
 import os
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,6 @@ def names(kind: str) -> list[str]:
 def load_dataflow(name: str | Path) -> Any:
     """The object `DATAFLOW` of a dataflow file; a file that fails to import is an error that names the cause."""
     import importlib.util
-    import sys
     import zlib
 
     path = find("dataflows", name).resolve()
@@ -97,7 +98,7 @@ def _listing(kind: str) -> dict[str, Path]:
         if folder:
             listing = _scan(kind, Path(folder) / kind) | listing
     if kind == "dataflows":
-        listing = _entry_points() | listing
+        listing = _entry_points(tuple(sys.path)) | listing
     return _scan(kind, _builtin(kind)) | listing
 
 
@@ -132,8 +133,12 @@ def _traces(folder: Path) -> dict[str, Path]:
     return {folder.name: main[0]} | others if main else others
 
 
-def _entry_points() -> dict[str, Path]:
-    """Files of the modules that installed distributions name in the entry-point group."""
+@cache
+def _entry_points(search_path: tuple[str, ...]) -> dict[str, Path]:
+    """Files of the modules that distributions on `search_path` (sys.path) name in the entry-point group.
+
+    Looked up once: it reads the metadata of every installed distribution.
+    """
     import importlib.util
     from importlib.metadata import entry_points
 

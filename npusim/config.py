@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from npusim.errors import ConfigError, closest
 
 MAX_FILE_BYTES = 2**20
+MAX_LINE_DOTS = 1000  # tomllib takes a time that grows with the square of the parts of a dotted key
 _SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _UNITS = MappingProxyType(
     {
@@ -72,20 +74,26 @@ M = TypeVar("M", bound=Model)
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """The tables of a TOML file of at most 1 MiB; ConfigError names the file and what is wrong with it."""
+    """The tables of a regular TOML file of at most 1 MiB; ConfigError names the file and what is wrong with it."""
     path = Path(path)
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
+            raise ConfigError(f"{path}: not a regular file")
         with path.open("rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
     if len(raw) > MAX_FILE_BYTES:
         raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes, the limit for a hand-written file")
+    if any(line.count(b".") > MAX_LINE_DOTS for line in raw.splitlines()):
+        raise ConfigError(f"{path}: a line has more than {MAX_LINE_DOTS} dots, the limit for a hand-written file")
     try:
         return tomllib.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid TOML: nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError, or a number of too many digits
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 

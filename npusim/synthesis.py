@@ -5,12 +5,12 @@ The table of layer kinds and their keys is in `npusim.layers`.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from npusim.config import read_toml
 from npusim.errors import NpusimError
 from npusim.graph import Conv, Dims, Gemm, Op, StepGraph, Tensor, Vector
 from npusim.layers import Layer, Misfit, checked, product, shapes, text_of
@@ -46,12 +46,9 @@ def from_layers(
 def from_file(path: str | Path, name: str = "", optimizer: str = "") -> StepGraph:
     """The step of a layer list in TOML: `name`, `optimizer`, `meta`, and `layers`, an array of tables.
 
-    `name` and `optimizer`, when given, replace those of the file.
+    `name` and `optimizer`, when given, replace those of the file. NpusimError names the file.
     """
-    try:
-        value = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise NpusimError(f"{path}: cannot be read as a layer list: {error}") from error
+    value = read_toml(path)
     unknown = sorted(set(value) - {"name", "optimizer", "meta", "layers"})
     if (
         unknown

@@ -20,7 +20,7 @@ from npusim.simulation import Run, simulate
 from reliability.cases import Case, with_masks
 
 # The specification takes about 20 microseconds per task.
-MOST_SPECIFIED_TASKS = 4000
+MOST_SPECIFIED_TASKS = 2500
 MOST_TERMS = 300_000
 FUNCTIONAL = (
     "dense-os", "selective-row", "channel-skipping", "kernel-packed", "column-set", "element-gather", "ws-selective",

@@ -21,6 +21,11 @@ def main() -> int:
     model.add_argument("--seed", type=int, default=1)
     model.add_argument("--seconds", type=float, default=1e9, help="stop after so long; run again to go on")
     model.add_argument("--out", type=Path, default=HERE / "results" / "model.csv")
+    fuzz = commands.add_parser("fuzz", help="atheris (libFuzzer) on every reader of files and options")
+    fuzz.add_argument("--targets", default="all", help="names with commas between")
+    fuzz.add_argument("--seconds", type=int, default=600, help="for each target")
+    fuzz.add_argument("--folder", type=Path, default=HERE / "work" / "fuzz", help="corpora and what was found")
+    fuzz.add_argument("--out", type=Path, default=HERE / "results" / "fuzz.csv")
     given = parser.parse_args()
     if given.command == "model":
         from reliability import model as cases
@@ -28,6 +33,12 @@ def main() -> int:
         left = cases.run(given.out, given.seed, given.cases, given.seconds)
         print(f"{left} of {given.cases} cases are left")
         return 3 if left else 0
+    if given.command == "fuzz":
+        from reliability import fuzz_runs
+
+        crashes = fuzz_runs.run(fuzz_runs.names(given.targets), given.seconds, given.folder.resolve(), given.out)
+        print(f"{crashes} inputs found that break something")
+        return 1 if crashes else 0
     return 0
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -163,6 +164,7 @@ def wire_mm(banks: int, area_mm2: float) -> float:
     return 0.75 * area_mm2**0.5 if banks > 1 else 0.0
 
 
+@cache
 def load() -> SramTable:
     """The embedded table: the figures, and the filled points where they have none."""
     return build(read_points(FIGURES) + read_points(FILLED))

@@ -82,7 +82,7 @@ def load_standard(
         )  # fmt: skip
     config = DramConfig(
         raw["name"], raw["tck_ns"], org["bus_bits"] // 8 * org["burst_length"], org["channels"], org["ranks"],
-        org["bank_groups"], org["banks_per_group"], map_order(address_map or raw["address_map"], org),
+        org["bank_groups"], org["banks_per_group"], _order(address_map, raw, org, path),
         tuple(jedec_constraints(t | {"burst": org["burst_clocks"]}, org["bank_groups"])
               + _row_bus(extra.get("row_command_clocks", 1))),
         t["faw"], 4, t["cl"] + org["burst_clocks"], t["cwl"] + org["burst_clocks"],
@@ -196,6 +196,14 @@ def _currents(raw: Mapping[str, Any]) -> list[str]:
         bad.append(f"currents.idd0 = {i['idd0']:g} is less than the standby within it, currents.idd3n = {i['idd3n']:g} "
                    f"for timing.ras and currents.idd2n = {i['idd2n']:g} for timing.rp")  # fmt: skip
     return bad
+
+
+def _order(given: str, raw: Mapping[str, Any], org: Mapping[str, int], path: Path) -> tuple[tuple[str, int], ...]:
+    """The address map that was `given`, or the file's own."""
+    try:
+        return map_order(given or raw["address_map"], org)
+    except ConfigError as error:
+        raise ConfigError(str(error) if given else f"{path.name}: {error}") from None
 
 
 def map_order(order: str, org: Mapping[str, int]) -> tuple[tuple[str, int], ...]:

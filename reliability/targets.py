@@ -1,0 +1,309 @@
+"""What reads data from outside, as functions of bytes: the fuzzers and the tests drive the same ones.
+
+The outcome of `Target.consume` is "ok" or "refused" (one NpusimError with a message that names the place); anything
+else it raises is a fault of npusim.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from npusim.errors import NpusimError
+
+ROOT = Path(__file__).resolve().parents[1]
+CORPUS = ROOT / "tests" / "data" / "fuzz"
+SCRATCH = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())
+
+
+@dataclass(frozen=True)
+class Target:
+    """`read` gets the path of a file with the input; `seeds` are inputs to start from, `tokens` words of the format."""
+
+    name: str
+    suffix: str
+    read: Callable[[Path], object]
+    seeds: Callable[[], Iterable[bytes]]
+    tokens: tuple[str, ...] = ()
+    names_file: bool = True
+
+    def consume(self, data: bytes) -> str:
+        path = _scratch() / f"input{self.suffix}"
+        path.write_bytes(data)
+        try:
+            self.read(path)
+        except NpusimError as error:
+            text = str(error)
+            assert text.strip(), "an empty message"
+            assert not self.names_file or path.name in text, f"the message does not name the file: {text!r}"
+            return "refused"
+        return "ok"
+
+    def corpus(self) -> list[Path]:
+        """Inputs that once broke something, or that a fuzzer found worth keeping."""
+        return sorted((CORPUS / self.name).glob("*"))
+
+
+@cache
+def _scratch() -> Path:
+    return Path(tempfile.mkdtemp(prefix="npusim-fuzz-", dir=SCRATCH))
+
+
+def _files(*patterns: str) -> Callable[[], list[bytes]]:
+    return lambda: [path.read_bytes() for pattern in patterns for path in sorted(ROOT.glob(pattern))]
+
+
+def read_trace(path: Path) -> None:
+    """A zip as it is, or what begins with '{' as the manifest of one that is otherwise in order."""
+    from npusim import trace
+
+    data = path.read_bytes()
+    if data[:1] == b"{":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("manifest.json", data)
+            for number in range(2):
+                archive.writestr(f"masks/{number}.npy", _mask_member())
+    graph = trace.read(path)
+    graph.digest()
+    str(graph)
+
+
+@cache
+def _mask_member() -> bytes:
+    import numpy as np
+
+    from npusim.trace import format as trace_format
+
+    return trace_format._npy(np.array([0b10100000], np.uint8))
+
+
+def trace_seeds() -> list[bytes]:
+    from npusim import trace
+    from npusim.synthesis import from_layers
+
+    net = [
+        {"name": "in", "kind": "input", "shape": (1, 2, 5, 5)},
+        {"name": "conv", "kind": "conv", "out": 2, "kernel": 3, "padding": 1, "stride": 2},
+        {"name": "pool", "kind": "pool", "size": 1},
+        {"name": "flat", "kind": "flatten"},
+        {"name": "fc", "kind": "linear", "out": 3},
+    ]
+    path = _scratch() / "seed.npz"
+    trace.write(from_layers(net, "seed"), path)
+    with zipfile.ZipFile(path) as archive:
+        manifest = archive.read("manifest.json")
+    masked = json.loads(manifest)
+    entry = {"shape": [3], "sha256": "0" * 64, "member": "masks/0.npy"}
+    masked["masks"]["update_masks"] = {"conv.weight": entry, "fc.weight": entry | {"member": "masks/1.npy"}}
+    return [path.read_bytes(), manifest, json.dumps(masked).encode()]
+
+
+def read_hardware(path: Path) -> None:
+    from npusim import npu
+
+    machine = npu.load(path)
+    str(machine)
+    machine.digest()
+
+
+def read_energy(path: Path) -> None:
+    from npusim.energy import table
+
+    table.load(path)
+
+
+def read_sweep(path: Path) -> None:
+    from itertools import islice
+
+    from npusim.sweep import spec
+
+    found = spec.load(path)
+    list(islice(found.all_points(), 50))
+
+
+def read_layers(path: Path) -> None:
+    from npusim.synthesis import from_file
+
+    graph = from_file(path)
+    graph.digest()
+    str(graph)
+
+
+def read_dram(path: Path) -> None:
+    from npusim.engine.dram_standards import load_standard
+
+    load_standard(str(path))
+
+
+def read_tinyengine(path: Path) -> None:
+    from npusim.trace import tinyengine
+
+    tinyengine.read(path).digest()
+
+
+def read_topology(path: Path) -> None:
+    from npusim.scalesim import topology
+
+    topology.read(path)
+
+
+def read_scalesim_config(path: Path) -> None:
+    from npusim.scalesim import config
+
+    config.read(path)
+
+
+def read_texts(path: Path) -> None:
+    """Values of the command line, one per line: settings, dataflow names, methods with parameters, ranges."""
+    from npusim import method, npu
+    from npusim.cli import options
+    from npusim.sweep import axes
+
+    lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
+    machine = npu.load("mcu-8x8")
+    problems: list[NpusimError] = []
+    for line in lines[:4]:
+        key, _, value = line.partition("=")
+        for attempt in (
+            lambda line=line: machine.replace(options.settings_of([line])),
+            lambda line=line: options.names_of(line),
+            lambda line=line: _method_values(method, line),
+            lambda key=key, value=value: axes.parse(axes.full_key(key), value),
+        ):
+            try:
+                attempt()
+            except NpusimError as error:
+                problems.append(error)
+    if problems:
+        raise problems[0]
+
+
+def _method_values(method: Any, line: str) -> None:
+    name, values = method.parse(line)
+    method.load(name).values(values)
+
+
+TOML_TOKENS = ("=", "[", "]", "[[", "'''", '"""', "inf", "nan", "1e400", "0x", "-1", "true", "{", "}", "1979-05-27")
+LAYER_TOKENS = (
+    "name", "kind", "input", "conv", "linear", "matmul", "batch_norm", "pool", "view", "flatten", "inputs", "shape",
+    "kernel", "stride", "padding", "dilation", "groups", "bias", "transposed", "average", "size", "optimizer", "meta",
+)  # fmt: skip
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("trace", ".npz", read_trace, trace_seeds, ('"ops"', '"dims"', '"tensors"', '"masks"', "PK\x05\x06")),
+        Target("hardware", ".toml", read_hardware, _files("npusim/data/hardware/*.toml"), TOML_TOKENS),
+        Target("energy", ".toml", read_energy, _files("npusim/data/energy/*.toml"), (*TOML_TOKENS, "base")),
+        Target(
+            "sweep", ".toml", read_sweep, _files("experiments/sweeps/*.toml"),
+            (*TOML_TOKENS, "..", "log2", "step", "linear", "[grid]", "[[linked]]", "[random]", "<=", "KiB"),
+        ),
+        Target("layers", ".toml", read_layers, lambda: [LAYERS, ATTENTION], (*TOML_TOKENS, *LAYER_TOKENS)),
+        Target("dram", ".toml", read_dram, _files("npusim/data/dram/*.toml"), TOML_TOKENS),
+        Target(
+            "tinyengine", ".json", read_tinyengine, _files("tests/data/tinyengine/*.json"),
+            ("nn.mcuconv2d", "nn.conv2d_transpose", "nn.conv2d", "reshape", "attrs", "NaN", "Infinity"),
+        ),
+        Target("topology", ".csv", read_topology, lambda: [TOPOLOGY, GEMMS], (",", "DP", "1:4", "2147483648")),
+        Target("scalesim-config", ".cfg", read_scalesim_config, lambda: [SCALESIM], ("[", "]", "=", "USER", "CALC")),
+        Target(
+            "command-line", ".txt", read_texts, lambda: COMMANDS.splitlines(),
+            ("array.rows", "..", " log2", "KiB", "GB/s", "last-k", "swu", ":", "=", ","), names_file=False,
+        ),
+    )
+}  # fmt: skip
+
+LAYERS = b"""name = "net"
+optimizer = "adam"
+[[layers]]
+name = "in"
+kind = "input"
+shape = [2, 3, 8, 8]
+[[layers]]
+name = "conv"
+kind = "conv"
+out = 4
+kernel = [3, 3]
+stride = 2
+padding = 1
+groups = 1
+bias = true
+[[layers]]
+name = "bn"
+kind = "batch_norm"
+[[layers]]
+name = "pool"
+kind = "pool"
+kernel = 2
+[[layers]]
+name = "sum"
+kind = "add"
+inputs = ["pool", "pool"]
+[[layers]]
+name = "flat"
+kind = "flatten"
+[[layers]]
+name = "fc"
+kind = "linear"
+out = 5
+"""
+ATTENTION = b"""name = "tokens"
+[[layers]]
+name = "in"
+kind = "input"
+shape = [1, 4, 6]
+[[layers]]
+name = "q"
+kind = "linear"
+out = 6
+[[layers]]
+name = "k"
+kind = "linear"
+inputs = ["in"]
+out = 6
+[[layers]]
+name = "scores"
+kind = "matmul"
+inputs = ["q", "k"]
+transposed = true
+[[layers]]
+name = "soft"
+kind = "softmax"
+[[layers]]
+name = "view"
+kind = "view"
+shape = [16]
+"""
+TOPOLOGY = b"""Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides,
+Conv1, 224, 224, 7, 7, 3, 64, 2,
+Conv2DP, 56, 56, 3, 3, 64, 1, 1, 2:4,
+"""
+GEMMS = b"Layer, M, N, K,\nfc, 128, 10, 512,\n"
+SCALESIM = b"""[general]
+run_name = scale_example
+[architecture_presets]
+ArrayHeight: 32
+ArrayWidth: 32
+IfmapSramSzkB: 64
+FilterSramSzkB: 64
+OfmapSramSzkB: 64
+IfmapOffset: 0
+FilterOffset: 10000000
+OfmapOffset: 20000000
+Dataflow: ws
+Bandwidth: 10
+MemoryBanks: 1
+[run_presets]
+InterfaceBandwidth: USER
+"""
+COMMANDS = (
+    b"array.rows=32\nbuffers.a.bytes=96KiB\nclock_hz=1GHz\ndense-os,selective-row\nlast-k:k=2\n"
+    b"swu:density=0.1:seed=3\nmcunetv3:scheme=custom:biases=1\narray.cols=4..64 log2\nbatch=1..8 step 2"
+)
