@@ -27,6 +27,10 @@ class ResultsError(NpusimError):
     """Saved results that are missing, of another version, or do not fit together."""
 
 
+class TooLongError(NpusimError, OverflowError):
+    """A program whose cycles cannot be counted in 64 bits."""
+
+
 class CaptureError(NpusimError):
     """A training step that the capture cannot record completely."""
 

@@ -39,6 +39,7 @@ KINDS = (
     "embedding", "parameter", "elementwise", "concat", "flatten", "view", "part", "softmax_loss",
 )  # fmt: skip
 _WITH_WEIGHTS = ("conv", "linear", "embedding")
+MAX_PROBLEMS = 50
 Size = int | tuple[int, int]
 
 

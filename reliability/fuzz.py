@@ -26,6 +26,9 @@ with atheris.instrument_imports(include=["npusim", "tomllib", "configparser", "j
     import npusim.sweep.spec
     import npusim.synthesis
     import npusim.trace.format
+    import npusim.trace.imports.onnx_model
+    import npusim.trace.imports.table
+    import npusim.trace.imports.topology
     import npusim.trace.tinyengine  # noqa: F401
 
 from reliability.targets import TARGETS  # noqa: E402

@@ -6,12 +6,13 @@ else it raises is a fault of npusim.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -66,26 +67,32 @@ def read_trace(path: Path) -> None:
 
     data = path.read_bytes()
     if data[:1] == b"{":
+        members = _trace_members()
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("manifest.json", data)
-            for number in range(2):
-                archive.writestr(f"masks/{number}.npy", _mask_member())
+            for name, content in members.items():
+                if name != "manifest.json" and name.encode() in data:
+                    archive.writestr(name, content)
     graph = trace.read(path)
     graph.digest()
     str(graph)
 
 
 @cache
-def _mask_member() -> bytes:
+def _trace_members() -> dict[str, bytes]:
+    """Members of the trace of a small step with two masks."""
+    path = _scratch() / "seed.npz"
+    path.write_bytes(_trace())
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@cache
+def _trace() -> bytes:
     import numpy as np
 
-    from npusim.trace import format as trace_format
-
-    return trace_format._npy(np.array([0b10100000], np.uint8))
-
-
-def trace_seeds() -> list[bytes]:
     from npusim import trace
+    from npusim.masks import Mask
     from npusim.synthesis import from_layers
 
     net = [
@@ -95,14 +102,15 @@ def trace_seeds() -> list[bytes]:
         {"name": "flat", "kind": "flatten"},
         {"name": "fc", "kind": "linear", "out": 3},
     ]
+    shapes = {"conv.weight": (2, 2, 3, 3), "fc.weight": (3, 2, 1, 1)}
+    masks = {name: Mask.of(np.arange(np.prod(shape)).reshape(shape) % 3 == 0) for name, shape in shapes.items()}
     path = _scratch() / "seed.npz"
-    trace.write(from_layers(net, "seed"), path)
-    with zipfile.ZipFile(path) as archive:
-        manifest = archive.read("manifest.json")
-    masked = json.loads(manifest)
-    entry = {"shape": [3], "sha256": "0" * 64, "member": "masks/0.npy"}
-    masked["masks"]["update_masks"] = {"conv.weight": entry, "fc.weight": entry | {"member": "masks/1.npy"}}
-    return [path.read_bytes(), manifest, json.dumps(masked).encode()]
+    trace.write(replace(from_layers(net, "seed"), update_masks=masks), path)
+    return path.read_bytes()
+
+
+def trace_seeds() -> list[bytes]:
+    return [_trace(), _trace_members()["manifest.json"]]
 
 
 def read_hardware(path: Path) -> None:
@@ -148,10 +156,31 @@ def read_tinyengine(path: Path) -> None:
     tinyengine.read(path).digest()
 
 
+def tinyengine_seeds() -> list[bytes]:
+    """Some operations of a compiler's file, from its beginning and from its end."""
+    (path,) = (ROOT / "tests" / "data" / "tinyengine").glob("*.json.gz")
+    ops = json.loads(gzip.decompress(path.read_bytes()))
+    return [json.dumps(ops[:12]).encode()]
+
+
+def read_onnx(path: Path) -> None:
+    from npusim.trace.imports.onnx_model import from_onnx
+
+    from_onnx(path).digest()
+
+
+def read_layer_table(path: Path) -> None:
+    from npusim.trace.imports.table import from_layer_table
+
+    from_layer_table(path).digest()
+
+
 def read_topology(path: Path) -> None:
     from npusim.scalesim import topology
+    from npusim.trace.imports.topology import from_scalesim
 
     topology.read(path)
+    from_scalesim(path)
 
 
 def read_scalesim_config(path: Path) -> None:
@@ -162,26 +191,28 @@ def read_scalesim_config(path: Path) -> None:
 
 def read_texts(path: Path) -> None:
     """Values of the command line, one per line: settings, dataflow names, methods with parameters, ranges."""
-    from npusim import method, npu
+    from npusim import catalogue, method, npu
     from npusim.cli import options
     from npusim.sweep import axes
 
     lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
     machine = npu.load("mcu-8x8")
-    problems: list[NpusimError] = []
+    understood, problems = 0, []
     for line in lines[:4]:
         key, _, value = line.partition("=")
         for attempt in (
             lambda line=line: machine.replace(options.settings_of([line])),
-            lambda line=line: options.names_of(line),
+            lambda line=line: [catalogue.find("dataflows", name) for name in options.names_of(line)],
             lambda line=line: _method_values(method, line),
             lambda key=key, value=value: axes.parse(axes.full_key(key), value),
         ):
             try:
                 attempt()
+                understood += 1
             except NpusimError as error:
+                assert str(error).strip()
                 problems.append(error)
-    if problems:
+    if not understood:
         raise problems[0]
 
 
@@ -208,9 +239,11 @@ TARGETS = {
         Target("layers", ".toml", read_layers, lambda: [LAYERS, ATTENTION], (*TOML_TOKENS, *LAYER_TOKENS)),
         Target("dram", ".toml", read_dram, _files("npusim/data/dram/*.toml"), TOML_TOKENS),
         Target(
-            "tinyengine", ".json", read_tinyengine, _files("tests/data/tinyengine/*.json"),
+            "tinyengine", ".json", read_tinyengine, tinyengine_seeds,
             ("nn.mcuconv2d", "nn.conv2d_transpose", "nn.conv2d", "reshape", "attrs", "NaN", "Infinity"),
         ),
+        Target("onnx", ".onnx", read_onnx, _files("tests/data/imports/*.onnx"), ("Conv", "Gemm", "weight", "Relu")),
+        Target("layer-table", ".csv", read_layer_table, lambda: [TABLE], (",", "conv", "3x3", "input", "out")),
         Target("topology", ".csv", read_topology, lambda: [TOPOLOGY, GEMMS], (",", "DP", "1:4", "2147483648")),
         Target("scalesim-config", ".cfg", read_scalesim_config, lambda: [SCALESIM], ("[", "]", "=", "USER", "CALC")),
         Target(
@@ -220,6 +253,12 @@ TARGETS = {
     )
 }  # fmt: skip
 
+TABLE = b"""name,kind,shape,out,kernel,stride,padding
+in,input,1x3x8x8,,,,
+conv,conv,,4,3x3,2,1
+flat,flatten,,,,,
+fc,linear,,10,,,
+"""
 LAYERS = b"""name = "net"
 optimizer = "adam"
 [[layers]]

@@ -201,6 +201,6 @@ def _value(value: str) -> Any:
 
     try:
         read = tomllib.loads(f"value = {value}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or a number of too many digits
         return value
     return read["value"] if set(read) == {"value"} else value

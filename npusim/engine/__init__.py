@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from npusim.errors import TooLongError
 from npusim.program import TileProgram
 
 if TYPE_CHECKING:
@@ -35,10 +36,10 @@ def unit_capacity(hardware: Hardware) -> np.ndarray:
 def run(program: TileProgram, capacity: np.ndarray, engine: str = "fast") -> Schedule:
     """Simulate `program`; `engine` is 'fast' (numba) or 'simpy' (the specification). Both agree exactly.
 
-    Raises OverflowError when all service times together could pass 2^62 cycles.
+    Raises TooLongError when all service times together could pass 2^62 cycles.
     """
     if float(program.cycles.sum(dtype=np.float64)) + float(program.tail.sum(dtype=np.float64)) >= MAX_CYCLES:
-        raise OverflowError("the program could take more than 2^62 cycles")
+        raise TooLongError("the program could take more than 2^62 cycles")
     if engine == "fast":
         from npusim.engine import fast as chosen
     else:

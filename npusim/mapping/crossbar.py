@@ -26,7 +26,7 @@ from npusim.crossbars import Crossbar, Matrix, matrix
 from npusim.errors import CapacityError
 from npusim.folding import ceil_div
 from npusim.graph import Conv, Op, StepGraph, describe
-from npusim.mapping import _kernels
+from npusim.mapping import _kernels, limits
 from npusim.mapping.problem import Problem, problems, residue_taps
 from npusim.mapping.tiling import image_extents, tile_extents
 
@@ -154,6 +154,7 @@ def column_masks(nbytes: int, hw: Hardware) -> tuple[Stream, dict[str, int]]:
     """Masks of columns moved through the mask buffer into the registers of the periphery."""
     buffer = hw.buffers.mask
     chunks = max(1, ceil_div(nbytes, buffer.slot_bytes))
+    limits.tasks(4 * chunks, "crossbars")
     sizes = _split(nbytes, chunks)
     stream = _stream(sizes, np.zeros_like(sizes), np.zeros_like(sizes), ceil_div(sizes, buffer.bytes_per_cycle), hw)
     loads = stream.tasks[:, _kernels.BUFFER] == tp.BUFFER_A
@@ -173,6 +174,7 @@ def reprogram(matrices: tuple[Held, ...], nbytes: int, mask: Mask | None, hw: Ha
         rows, cells = rows + int(per_pe.max()), cells + written
     buffer = hw.buffers.a
     chunks = max(1, ceil_div(nbytes, buffer.slot_bytes))
+    limits.tasks(4 * chunks, "crossbars")
     sizes = _split(nbytes, chunks)
     busy = _split(rows * hw.crossbar.row_write_cycles(hw.clock_hz), chunks)
     cycles = np.maximum(busy, ceil_div(sizes, buffer.bytes_per_cycle))

@@ -20,7 +20,7 @@ from npusim.dataflow import Dataflow, MaskGrid, TileCost, TileGrid
 from npusim.errors import CapacityError, ConfigError
 from npusim.folding import ceil_div
 from npusim.graph import MAC_KINDS, TAPS, Conv, Op, StepGraph, Vector, describe
-from npusim.mapping import _kernels, crossbar, vector
+from npusim.mapping import _kernels, crossbar, limits, vector
 from npusim.mapping.problem import Problem, problems
 from npusim.mapping.tiling import (
     Tiling,
@@ -65,14 +65,15 @@ class Lowered:
 def lower(graph: StepGraph, dataflow: Dataflow, hw: Hardware, resolve) -> Lowered:
     """Map every operation of `graph`; `resolve(name)` gives a dataflow by name (for fallbacks).
 
-    Raises CapacityError when an operation cannot be tiled, ConfigError when a selective dataflow gets a step
-    that has no update masks at all. A mask that selects everything is taken as none.
+    Raises CapacityError when an operation cannot be tiled, or the step not counted exactly, ConfigError when a selective
+    dataflow gets a step that has no update masks at all. A mask that selects everything is taken as none.
     """
     if dataflow.selective and not graph.update_masks:
         raise ConfigError(
             f"dataflow {dataflow.name!r} skips work by update masks, but step {graph.name!r} has none; "
             "use a recorded workload with update masks, or a dense dataflow"
         )
+    limits.check(graph, hw)
     builder = _Builder(hw)
     cells = crossbar.place(graph, hw) if hw.crossbar is not None else None
     plans, counts = [], np.zeros((len(graph.ops), len(COUNTERS)), np.int64)
@@ -222,6 +223,7 @@ def _cycles_alone(mapped: _Mapped, hw: Hardware) -> int:
 
 
 def _map(problem: Problem, tiling: Tiling, dataflow: Dataflow, hw: Hardware, mask: Mask | None) -> _Mapped:
+    limits.tasks(_most_tasks(problem, tiling))
     tiles = _Tiles(problem, tiling, mask is not None)
     grid = tiles.grid(problem, hw, mask)
     cost = _empty_cost(grid) if problem.taps == 0 else dataflow.cost(grid, hw)
@@ -230,6 +232,15 @@ def _map(problem: Problem, tiling: Tiling, dataflow: Dataflow, hw: Hardware, mas
     tasks, deps = _emit(problem, tiling, tiles, cost, busy, hw, mask, kept)
     waiting = (busy - np.broadcast_to(cost.cycles * passes(grid, hw), tiles.shape)) * tiles.multiplicity
     return _Mapped(tiling, tasks, deps, _counts(problem, cost, tiles, hw), int(waiting.sum()))
+
+
+def _most_tasks(problem: Problem, tiling: Tiling) -> int:
+    """Tasks if every tile is loaded, computed and stored."""
+    groups, rows = ceil_div(problem.groups, tiling.g), ceil_div(problem.m, tiling.m)
+    pixels = ceil_div(problem.n, tiling.n) * ceil_div(problem.p, tiling.p) * ceil_div(problem.q, tiling.q)
+    channels = ceil_div(problem.c, tiling.c)
+    outer, inner = (channels, pixels) if problem.role == TAPS else (pixels, channels)
+    return groups * rows * outer * (3 * inner + 2)
 
 
 class _Tiles:
@@ -372,6 +383,7 @@ class _Builder:
 
     def add(self, tasks: np.ndarray, deps: np.ndarray, op: int) -> None:
         fence, base = self.size - 1, self.size
+        limits.tasks(base + len(tasks), "the step")
         known = deps >= 0
         deps = np.where(known, deps + base, -1)
         deps[~known.any(axis=1), 0] = fence

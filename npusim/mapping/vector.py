@@ -30,7 +30,7 @@ import numpy as np
 
 from npusim.folding import ceil_div
 from npusim.graph import Op, Pool, StepGraph, Vector
-from npusim.mapping import _kernels
+from npusim.mapping import _kernels, limits
 
 if TYPE_CHECKING:
     from npusim.masks import Mask
@@ -80,6 +80,7 @@ def lower(op: Op, graph: StepGraph, hw: Hardware, selected: Mask | None) -> tupl
     totals = {"a": sum(inputs[::2]), "b": sum(inputs[1::2]), "accumulator": sum(outputs)}
     buffers = hw.buffers
     chunks = max(1, *(ceil_div(totals[key], getattr(buffers, key).slot_bytes) for key in totals))
+    limits.tasks(4 * sweeps * chunks, op.label)
     work = sweeps * ceil_div(elements * lane_ops, sweeps)
     cycles = _split(ceil_div(work, sweeps * hw.vector.lanes), chunks)
     tasks, deps = _kernels.emit_stream(

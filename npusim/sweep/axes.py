@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 RUN_KEYS = ("workload", "hardware", "dataflow", "method", "input_size", "batch", "energy", "engine")
 WHOLE_KEYS = {"input_size": 65536, "batch": 1048576}
 MAX_VALUES = 100_000
+MAX_DIGITS = 30
 _UNIT = r"(?: (?!log|step|linear)[A-Za-z/]+)?"
 _RANGE = re.compile(rf"\s*(\S+?{_UNIT})\s*\.\.\s*(\S+?{_UNIT})(?:\s+(log2|step|linear|log)(?:\s+(\S.*?))?)?\s*")
 
@@ -163,7 +164,7 @@ def _numeric(key: str) -> bool:
 
 
 def _number(text: str) -> Any:
-    return int(text) if text.isdecimal() else text
+    return int(text) if text.isdecimal() and len(text) <= MAX_DIGITS else text
 
 
 def _spaced(key: str, written: str, low: int, high: int, kind: str, argument: str | None) -> tuple[int, ...]:
@@ -178,7 +179,7 @@ def _spaced(key: str, written: str, low: int, high: int, kind: str, argument: st
         if step < 1 or (high - low) // step >= MAX_VALUES:
             raise ConfigError(f"{key} = {written!r}: the step gives more than {MAX_VALUES} values")
         return tuple(range(low, high + 1, step))
-    if not argument.isdecimal() or not 2 <= int(argument) <= MAX_VALUES:
+    if not argument.isdecimal() or len(argument) > MAX_DIGITS or not 2 <= int(argument) <= MAX_VALUES:
         raise ConfigError(f"{key} = {written!r}: a number of values from 2 to {MAX_VALUES} belongs behind {kind!r}")
     count = int(argument)
     if kind == "log" and low < 1:

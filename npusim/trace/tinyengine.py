@@ -62,7 +62,10 @@ def from_ops(value: Any, name: str, source: str = "operations") -> StepGraph:
     tensors = {t: work.tensors[t] for t in {**used, **parents}}
     meta = {"made_by": "npusim.trace.tinyengine", "method": "mcunetv3 sparse update", "batch": 1}
     graph = StepGraph(name, tuple(work.ops), tensors, meta=meta)
-    graph.verify()
+    try:
+        graph.verify()
+    except TraceError as error:
+        raise TraceError(f"{source}: {error}") from None
     return graph
 
 
