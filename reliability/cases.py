@@ -23,6 +23,7 @@ from npusim.npu import Hardware
 from npusim.synthesis import STATES, from_layers
 
 ENERGY = str(Path(__file__).with_name("energy.toml"))
+CROSSBAR_ENERGY = str(Path(__file__).with_name("energy-crossbars.toml"))
 DRAWS = 12
 PRECISIONS = (("int", 8, 32), ("int", 16, 32), ("bf", 16, 32), ("fp", 16, 32), ("fp", 32, 32))
 
@@ -62,13 +63,14 @@ def case(random: Random, number: int) -> Case:
     """Case `number`: its dataflow, method and change follow from the number, the rest from `random`."""
     flow, name = pairs()[number % len(pairs())]
     change = CHANGES[number // len(pairs()) % len(CHANGES)]
-    graph, chosen = fitting_step(random, name, parameters(random, name))
+    hardware = machine(random, crossbars=method.load(name).machine or random.random() < 0.05)
+    graph, chosen = fitting_step(random, name, parameters(random, name), hardware)
     masked, mask_seed = random.random() < 0.8, random.randrange(2**32)
-    return Case(graph, machine(random), flow, name, chosen, masked, mask_seed, change)
+    return Case(graph, hardware, flow, name, chosen, masked, mask_seed, change)
 
 
 def fitting_step(
-    random: Random, name: str, chosen: tuple[tuple[str, Any], ...]
+    random: Random, name: str, chosen: tuple[tuple[str, Any], ...], hardware: Hardware
 ) -> tuple[StepGraph, tuple[tuple[str, Any], ...]]:
     """A step that the method fits, as far as a few draws find one; parameters that contradict are dropped."""
     times: dict[tuple[str, str], int] | None = None
@@ -77,7 +79,7 @@ def fitting_step(
         if method.load(name).timed:
             times = {(op.name, op.phase): 10 for op in graph.ops}
         try:
-            method.apply(name, graph, times, **dict(chosen))
+            method.apply(name, graph, times, hardware, **dict(chosen))
         except method.MisfitError:
             continue
         except TraceError:
@@ -101,9 +103,9 @@ def strategy():
     return st.builds(case, st.randoms(use_true_random=False), numbers)
 
 
-def machine(random: Random) -> Hardware:
+def machine(random: Random, crossbars: bool = False) -> Hardware:
     """A machine that keeps the rules of `npusim.npu`, with buffers from some hundred bytes up."""
-    arithmetic, width, accumulator = random.choice(PRECISIONS)
+    arithmetic, width, accumulator = random.choice(PRECISIONS[:2] if crossbars else PRECISIONS)
     rows, cols = (random.choice((1, 2, 3, 4, 5, 8, 13, 16)) for _ in range(2))
     timing = {} if random.random() < 0.6 else array_timing(random)
     data = {
@@ -134,7 +136,21 @@ def machine(random: Random) -> Hardware:
     ratio = data["clock_hz"] / data["dram"]["bandwidth_bytes_per_s"]
     if ratio > 1000:
         data["clock_hz"] = 10**6
+    if crossbars:
+        data["energy"] |= {"table": CROSSBAR_ENERGY, "node_nm": 28}
+        data["crossbar"] = crossbar(random)
     return Hardware.model_validate(data)
+
+
+def crossbar(random: Random) -> dict[str, Any]:
+    """Crossbars of a size in which a weight of 16 bits fits, enough of them for the largest random step."""
+    return {
+        "rows": random.choice((4, 7, 16, 64)), "cols": random.choice((16, 20, 64)), "cell_bits": random.randint(1, 4),
+        "dac_bits": 1, "adcs": random.choice((1, 2, 8)), "adc_bits": 8, "adc_rate_hz": random.choice((10**8, 10**9)),
+        "read_ns": random.choice((0, 10, 100)), "write_ns": random.choice((0, 50)), "write_pulses": random.randint(1, 8),
+        "crossbars": 2**20, "crossbars_per_pe": random.choice((1, 3, 96)), "backward_copy": random.random() < 0.5,
+        "endurance_writes": 10**8,
+    }  # fmt: skip
 
 
 def array_timing(random: Random) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def planned(case: Case) -> Plan:
     times = None
     if method.load(case.method).timed:
         times = times_of(simulate(case.graph, case.hardware))
-    plan = method.apply(case.method, case.graph, times, **dict(case.parameters))
+    plan = method.apply(case.method, case.graph, times, case.hardware, **dict(case.parameters))
     if not case.masked:
         return plan
     parts = [_masked(part, case.mask_seed) for part in plan.parts]

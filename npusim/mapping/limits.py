@@ -58,6 +58,9 @@ def _cycles_of_one(hw: Hardware) -> int:
     timing = hw.array.timing
     fold = (2 + timing.mac_cycles) * hw.array.rows + 2 * hw.array.cols + timing.start_cycles + timing.output_cycles
     fold += timing.preload_gap_cycles + timing.command_vectors + timing.least_vectors
+    if hw.crossbar is not None:
+        reads = sum(hw.crossbar.read_cycles(hw.crossbar.cols, hw.clock_hz))
+        fold += 8 * WORD_BYTES * reads + hw.crossbar.row_write_cycles(hw.clock_hz)
     load_bytes = 2 * (WORD_BYTES + hw.dram.burst_bytes)
     bus = -(-load_bytes * hw.clock_hz // hw.dram.bandwidth_bytes_per_s)
     return fold + bus + 2 * hw.dram_latency_cycles + 8 * load_bytes

@@ -65,7 +65,7 @@ class Lowered:
 def lower(graph: StepGraph, dataflow: Dataflow, hw: Hardware, resolve) -> Lowered:
     """Map every operation of `graph`; `resolve(name)` gives a dataflow by name (for fallbacks).
 
-    Raises CapacityError when an operation cannot be tiled, or the step not counted exactly, ConfigError when a selective
+    Raises CapacityError when an operation cannot be tiled, or the step not be counted, ConfigError when a selective
     dataflow gets a step that has no update masks at all. A mask that selects everything is taken as none.
     """
     if dataflow.selective and not graph.update_masks:

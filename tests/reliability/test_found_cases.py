@@ -82,10 +82,11 @@ def test_every_method_on_a_step_without_weight_layers(name, layers):
     net = [{"name": "in", "kind": "input", "shape": (2, 3, 4, 4)}]
     graph = from_layers([*net, *({"name": f"{kind}{i}", "kind": kind} for i, kind in enumerate(layers))], "none")
     times = {(op.name, op.phase): 10 for op in graph.ops}
+    hardware = npu.load("reram-128x128" if method.load(name).machine else "mcu-8x8")
     try:
-        plan = method.apply(name, graph, times)
+        plan = method.apply(name, graph, times, hardware)
     except method.MisfitError as error:
         assert name in str(error) and "layer" in str(error)
         return
     if any(part.step().ops for part in plan.parts):
-        simulate_plan(plan, npu.load("mcu-8x8"))
+        simulate_plan(plan, hardware)

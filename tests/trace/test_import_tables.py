@@ -111,7 +111,7 @@ def test_any_table_gives_a_step_or_one_error(tmp_path, rows):
     ("a.json", "{}", "neither an execution trace"),
     ("a.json.gz", "\x1f\x08", "not valid JSON"),
     ("a.csv", "", "no layers"),
-    ("a.toml", "name =", "cannot be read as a layer list"),
+    ("a.toml", "name =", "not valid TOML"),
 ])  # fmt: skip
 def test_files_of_no_known_format(tmp_path, name, content, words):
     (tmp_path / name).write_text(content)

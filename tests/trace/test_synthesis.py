@@ -172,7 +172,7 @@ def test_layer_lists_in_toml(tmp_path):
     wrong = {
         "name = 1": "needs 'name'",
         'name = "a"\nlayers = [1]': "must be a table",
-        "x = [": "cannot be read",
+        "x = [": "not valid TOML",
         "more = 1": "unknown key 'more'",
     }
     for text, words in wrong.items():
