@@ -147,7 +147,7 @@ def crossbar(random: Random) -> dict[str, Any]:
     return {
         "rows": random.choice((4, 7, 16, 64)), "cols": random.choice((16, 20, 64)), "cell_bits": random.randint(1, 4),
         "dac_bits": 1, "adcs": random.choice((1, 2, 8)), "adc_bits": 8, "adc_rate_hz": random.choice((10**8, 10**9)),
-        "read_ns": random.choice((0, 10, 100)), "write_ns": random.choice((0, 50)), "write_pulses": random.randint(1, 8),
+        "read_ns": random.choice((0, 10, 100)), "write_ns": random.choice((0, 50)), "write_pulses": 8,
         "crossbars": 2**20, "crossbars_per_pe": random.choice((1, 3, 96)), "backward_copy": random.random() < 0.5,
         "endurance_writes": 10**8,
     }  # fmt: skip
