@@ -152,11 +152,15 @@ def masked_step(
 
 
 def coarsened_step(graph: StepGraph, structure: Structure, rule: str) -> StepGraph:
-    """`graph` with every update mask coarsened by the rule."""
+    """`graph` with every update mask coarsened by the rule; column sets stay within the groups of a convolution."""
+    from npusim.graph import Conv
+
+    grouped = {op.param: op.dims.groups for op in graph.ops if op.param and isinstance(op.dims, Conv)}
     masks = {}
     for name, mask in graph.update_masks.items():
         shape = mask.shape if len(mask.shape) == 4 else (*mask.shape, 1, 1)
-        masks[name] = Mask.of(coarsen(mask.bits().reshape(shape).astype(bool), structure, rule))
+        own = replace(structure, per_group=shape[0] // grouped.get(name, 1))
+        masks[name] = Mask.of(coarsen(mask.bits().reshape(shape).astype(bool), own, rule))
     return replace(graph, update_masks=masks)
 
 

@@ -21,12 +21,13 @@ TASK_TITLES = {"digits59": "digits 5-9", "rotated": "rotated 90°", "inverted": 
 METHOD_TITLES = {
     "piggyback": "mask, all weights (Piggyback)",
     "swu": "mask, targeted weights (SWU)",
+    "swu-columns": "mask, targeted column sets",
     "finetune": "fine-tune all weights",
     "norm": "normalisation + head",
     "classifier": "head only",
 }
 # Okabe and Ito's palette, distinguishable with all common colour vision deficiencies.
-COLOURS = dict(zip(METHOD_TITLES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#999999"), strict=True))
+COLOURS = dict(zip(METHOD_TITLES, ("#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#999999"), strict=True))
 EPOCH_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h", "p")
 
 
@@ -71,14 +72,25 @@ def plot_accuracy(accuracy: pd.DataFrame, path: Path) -> None:
 
 
 def plot_cost(accuracy: pd.DataFrame, path: Path) -> None:
-    """What selecting costs: SWU minus Piggyback per seed, same backbone, head and batches."""
+    """What selecting costs: SWU and column sets minus Piggyback per seed, same backbone, head and batches."""
+    selections = {"swu": "elements (SWU)", "swu-columns": "column sets of 16 rows"}
+    methods = [method for method in selections if method in set(accuracy.method)]
+    figure, axes = plt.subplots(1, len(methods), figsize=(3.5 + 3.5 * len(methods), 3.4), sharey=True, squeeze=False)
+    for axis, method in zip(axes[0], methods, strict=True):
+        plot_difference(axis, accuracy, method)
+        axis.set_title(selections[method], fontsize=10)
+    axes[0, 0].set_ylabel("test accuracy minus Piggyback's\n(percentage points)")
+    axes[0, -1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    figure.suptitle("Cost of training only targeted mask weights (dot: seed, bar: mean)", fontsize=10, y=1.02)
+    save(figure, path)
+
+
+def plot_difference(axis: plt.Axes, accuracy: pd.DataFrame, method: str) -> None:
+    """One method minus Piggyback, a dot per network, task and seed."""
     keys = ["network", "task", "seed"]
-    swu, piggyback = (
-        accuracy[accuracy.method == method].set_index(keys).test_accuracy for method in ("swu", "piggyback")
-    )
-    difference = (100 * (swu - piggyback)).dropna().sort_index()
+    own, piggyback = (accuracy[accuracy.method == name].set_index(keys).test_accuracy for name in (method, "piggyback"))
+    difference = (100 * (own - piggyback)).dropna().sort_index()
     tasks = tasks_in(accuracy)
-    figure, axis = plt.subplots(figsize=(7, 3.4))
     shades = dict(zip(TASK_TITLES, ("#0072B2", "#D55E00", "#009E73"), strict=True))
     for number, network in enumerate(NETWORK_TITLES):
         for offset, task in enumerate(tasks):
@@ -91,11 +103,7 @@ def plot_cost(accuracy: pd.DataFrame, path: Path) -> None:
             axis.plot([x - 0.08, x + 0.08], [values.mean()] * 2, color="black", lw=1.5)
     axis.axhline(0, color="black", lw=0.8)
     axis.set_xticks(range(len(NETWORK_TITLES)), NETWORK_TITLES.values())
-    axis.set_ylabel("test accuracy, SWU minus Piggyback\n(percentage points)")
     axis.grid(axis="y", alpha=0.3)
-    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    axis.set_title("Cost of training only targeted mask weights (dot: seed, bar: mean)", fontsize=10)
-    save(figure, path)
 
 
 def plot_density_by_epoch(density: pd.DataFrame, path: Path) -> None:

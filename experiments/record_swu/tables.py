@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import store
+from train import SELECTIVE
 
 RUN = ["network", "seed", "task", "method"]
 
@@ -33,11 +34,12 @@ def accuracy_table(runs: list[dict]) -> pd.DataFrame:
 
 
 def summary_table(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """Mean and sample standard deviation over seeds, and the paired difference to Piggyback."""
+    """Mean and sample standard deviation over seeds, and the differences to Piggyback and SWU, paired by seed."""
     keys = ["network", "task", "seed"]
-    reference = accuracy[accuracy.method == "piggyback"].set_index(keys).test_accuracy
     paired = accuracy.set_index(keys)
-    paired["minus_piggyback"] = paired.test_accuracy - reference.reindex(paired.index)
+    for other in ("piggyback", "swu"):
+        reference = accuracy[accuracy.method == other].set_index(keys).test_accuracy
+        paired[f"minus_{other}"] = paired.test_accuracy - reference.reindex(paired.index)
     grouped = paired.reset_index().groupby(["network", "task", "method"])
     return grouped.agg(
         seeds=("test_accuracy", "size"),
@@ -46,6 +48,8 @@ def summary_table(accuracy: pd.DataFrame) -> pd.DataFrame:
         val_accuracy_mean=("val_accuracy", "mean"),
         minus_piggyback_mean=("minus_piggyback", "mean"),
         minus_piggyback_std=("minus_piggyback", "std"),
+        minus_swu_mean=("minus_swu", "mean"),
+        minus_swu_std=("minus_swu", "std"),
     ).round(5).reset_index()  # fmt: skip
 
 
@@ -55,6 +59,17 @@ def density_table(runs: list[dict], method: str = "swu") -> pd.DataFrame:
         {name: run[name] for name in RUN[:3]} | row for run in runs if run["method"] == method for row in run["density"]
     ]
     return pd.DataFrame(rows)
+
+
+def density_by_epoch_table(runs: list[dict]) -> pd.DataFrame:
+    """Targeted and active shares of all weights at the start of every epoch, of every method that selects."""
+    rows = [
+        {name: run[name] for name in RUN} | row
+        for run in runs if run["method"] in SELECTIVE for row in run["density"]
+    ]  # fmt: skip
+    sums = pd.DataFrame(rows).groupby([*RUN, "epoch"])[["elements", "targeted", "active"]].sum()
+    shares = sums[["targeted", "active"]].div(sums.elements, axis=0).round(5)
+    return shares.reset_index()
 
 
 def mean_density(run: dict) -> tuple[float, float]:
@@ -99,3 +114,4 @@ def write_all(out: Path) -> None:
     density = density_table(runs)
     if len(density):
         write_csv(density, out / "results" / "density.csv.gz")
+        write_csv(density_by_epoch_table(runs), out / "results" / "density_by_epoch.csv")

@@ -137,17 +137,18 @@ def layers(table: pd.DataFrame):
     for axis, (network, size) in zip(axes.flat, panels, strict=False):
         part = table[(table.network == network) & (table["size"] == size)].iloc[::-1]
         place = np.arange(len(part))
-        usable = part.used.to_numpy() == "reduction-window"
-        axis.bar(place[usable], part.speedup[usable], color=PALETTE[0], label="reduction-window")
-        axis.bar(place[~usable], part.speedup[~usable], color=PALETTE[1], hatch="//", label="falls back to dense")
+        one, full = part.groups.to_numpy() == 1, part.used.to_numpy() != "reduction-window"
+        axis.bar(place[one], part.speedup[one], color=PALETTE[0], label="one group")
+        axis.bar(place[~one], part.speedup[~one], color=PALETTE[2], hatch="\\\\", label="depthwise")
+        axis.bar(place[full], part.speedup[full], color=PALETTE[1], hatch="//", label="no mask: dense")
         axis.plot(place, 1 / part.density, "_", color=INK, markersize=7, label="1 / density of the layer")
         axis.set(
-            title=f"{SHORT[network]}, {size} px", xlabel="layer, first to last", ylabel="WGC speedup (x)", ylim=(0, 12)
+            title=f"{SHORT[network]}, {size} px", xlabel="layer, first to last", ylabel="WGC speedup (x)", ylim=(0, 16)
         )
         axis.grid(True, axis="y")
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
-    figure.legend(*axes.flat[len(panels) - 1].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    figure.legend(*axes.flat[len(panels) - 1].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 

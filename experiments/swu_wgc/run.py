@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -41,6 +42,8 @@ DATAFLOWS = (
     "reduction-spatial", "reduction-window",
 )  # fmt: skip
 RECORDED = ("reduction-spatial", "reduction-window", "element-gather", "column-set", "hybrid")
+BATCHED = ("reduction-window", "column-set")
+BATCHES = (4, 8, 16, 32)
 LAYER = Conv(1, 128, 28, 28, 128, 3, 3, padding=(1, 1))
 # Selection of SWU, once per epoch, per mask weight: sum for the mean, subtract, absolute value, compare.
 SELECTION_LANE_OPS = 4
@@ -147,16 +150,27 @@ def _window_parts(run, name: str) -> dict:
             continue
         mask = run.graph.update_masks[plan.op.param]
         (problem,), (tiling,) = problems(plan.op), plan.tilings
-        tiles = _Tiles(problem, tiling)
+        tiles = _Tiles(problem, tiling, masked=True)
         grid = tiles.grid(problem, run.hardware, mask)
-        cells = setup["window_grid"](
-            mask.matrix(), grid.mask.row_start, grid.mask.row_size, grid.mask.column_start, grid.mask.column_size,
-            grid.t.ravel(), grid.taps, grid.lines, setup["halo"](grid.lines),
-            setup["array_of"](run.hardware, grid.a_bits, grid.b_bits),
-        )  # fmt: skip
-        for i, field in enumerate(setup["WINDOW_FIELDS"][1:6], start=1):
-            total[field] = total.get(field, 0) + int((cells[..., i] * tiles.multiplicity[0]).sum())
+        array = setup["array_of"](run.hardware, grid.a_bits, grid.b_bits)
+        lines = (grid.lines, setup["halo"](grid.lines))
+        cells = setup["window_grid"](*grid.mask.where, grid.t.ravel(), grid.taps, *lines, array, grid.mask.span)
+        fields = grid.mask.fields(cells, setup["WINDOW_FIELDS"])
+        for field in setup["WINDOW_FIELDS"][1:6]:
+            total[field] = total.get(field, 0) + int((fields[field] * tiles.multiplicity).sum())
     return total
+
+
+def areas() -> pd.DataFrame:
+    """Area of the machine without a reduction mode, and with what each dataflow needs."""
+    rows = []
+    for name in ("dense-os", *DATAFLOWS):
+        hw = npu.load(MACHINE)
+        if not name.startswith("reduction"):
+            hw = hw.replace({"array.pe_registers": 0})
+        found = area(hw, energy_table.load(hw.energy.table), dataflow=catalogue.load_dataflow(name))
+        rows.append({"dataflow": name, "total_mm2": found.total_mm2, **found.mm2})
+    return pd.DataFrame(rows).fillna({"selection": 0.0})
 
 
 def machine_point(job: tuple[str, dict]) -> dict:
@@ -227,10 +241,11 @@ def recorded_jobs(quick: bool) -> list[tuple]:
         return [("resnet18-swu", "middle", 32, batch, RECORDED[:2], "recorded") for batch in (1, 8)]
     jobs = []
     for network in NETWORKS:
+        jobs += [(network, "middle", size, batch, BATCHED, "recorded") for batch in BATCHES for size in (224, 32)]
         jobs += [(network, epoch, size, 1, RECORDED, "recorded") for epoch in EPOCHS for size in (32, 224)]
-        jobs += [(network, "middle", 32, batch, RECORDED[:3], "recorded") for batch in (4, 8, 32)]
-        jobs += [(network, "middle", 224, batch, RECORDED[1:2], "recorded") for batch in (4, 8)]
-    for network in NETWORKS[:2]:
+    # The longest first.
+    jobs.sort(key=lambda job: -job[2] * job[2] * job[3])
+    for network in NETWORKS:
         jobs += [(network, "middle", size, 1, ("column-set", "hybrid"), "column_set") for size in (32, 224)]
     return jobs
 
@@ -250,6 +265,7 @@ def collect(jobs: int, quick: bool) -> dict[str, pd.DataFrame]:
         tables["density"] = pd.DataFrame([row for rows in sweep for row in rows])
         tables["machines"] = pd.DataFrame(list(hardware_rows))
         tables["step"] = pd.DataFrame([row for rows in whole for row in rows])
+    tables["areas"] = areas()
     return tables
 
 
@@ -269,7 +285,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
-    began = time.monotonic()
+    began, clock = time.monotonic(), os.times()
     tables = collect(options.jobs, options.quick)
     options.out.mkdir(parents=True, exist_ok=True)
     for name, frame in tables.items():
@@ -280,7 +296,9 @@ def main() -> int:
     from draw import draw
 
     drawn = draw(tables, options.out)
-    print(f"{len(tables)} tables and {len(drawn)} figures in {options.out} after {time.monotonic() - began:.0f} s")
+    spent = sum(os.times()[:4]) - sum(clock[:4])
+    print(f"{len(tables)} tables and {len(drawn)} figures in {options.out} after {time.monotonic() - began:.0f} s "
+          f"({spent:.0f} s of CPU)")  # fmt: skip
     shown = ["network", "epoch", "size", "batch", "selection", "dataflow", "mac_share", "speedup", "energy_gain"]
     print(tables["recorded"][shown].to_string(index=False, float_format=lambda v: f"{v:.3f}"))
     wrong = check(tables["recorded"], HERE / "expected.csv") if options.check else []

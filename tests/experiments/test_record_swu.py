@@ -112,6 +112,53 @@ def test_targeted_set_shrinks_with_the_learning_rate(swu):
     assert bool(swu.methods.targeted_elements(scores, rule, 0.01, True).all())
 
 
+def test_column_sets_are_whole_and_as_many(swu):
+    shape, rows = (20, 6, 3, 3), 8
+    scores = swu.methods.THRESHOLD + 1e-2 * torch.randn(20 * 54, generator=torch.Generator().manual_seed(1))
+    within = swu.methods.targeted_elements(scores, swu.methods.RangeRule(1.0), 0.3, False)
+    sets = swu.methods.targeted_elements(scores, swu.methods.RangeRule(1.0, rows=rows), 0.3, False, shape)
+    # Blocks of 8, 8 and 4 rows; every column of a block is taken whole or not at all.
+    for block in torch.split(sets.view(20, 54), rows):
+        assert bool((block == block[0]).all())
+    assert abs(int(sets.sum()) - int(within.sum())) <= rows / 2
+    # No set that was left out holds a larger share of elements in range than one that was taken.
+    share = torch.cat([block.double().mean(0) for block in torch.split(within.view(20, 54), rows)])
+    taken = torch.cat([block[0] for block in torch.split(sets.view(20, 54), rows)])
+    assert share[taken].min() >= share[~taken].max()
+
+
+def test_equal_sets_are_taken_by_nearness_to_the_threshold(swu):
+    near = torch.full((4,), swu.methods.THRESHOLD)
+    scores = torch.stack([near + 4e-3, near + 1e-3, near + 2e-3, near + 3e-3], dim=1).flatten()
+    within = torch.zeros(16, dtype=torch.bool)
+    within[:4] = True
+    chosen = swu.methods.column_sets(within, scores, (4, 4, 1, 1), 1, 4)
+    assert chosen.view(4, 4).tolist() == [[False, True, False, False]] * 4
+
+
+def test_column_sets_of_depthwise_layers_are_elements(swu):
+    scores = swu.methods.THRESHOLD + 1e-2 * torch.randn(30 * 9, generator=torch.Generator().manual_seed(2))
+    alone, sets = (
+        swu.methods.targeted_elements(scores, swu.methods.RangeRule(1.0, rows=rows), 0.3, False, (30, 1, 3, 3), 30)
+        for rows in (1, 16)
+    )
+    assert torch.equal(alone, sets)
+
+
+def test_training_by_column_sets(swu, tiny, task):
+    schedule = swu.train.Schedule(epochs=4, decay_epochs=(2,), batch=8, images_per_epoch=24, lr_mask=3e-3)
+    rule, counts = swu.methods.RangeRule(1.0, rows=4), []
+
+    def at_epoch(epoch, model, trainer):
+        for weight in trainer.weights:
+            sets = torch.from_numpy(weight.update_mask()).reshape(-1, 4, weight.parameter[0].numel())
+            assert bool((sets == sets[:, :1]).all())
+            counts.append(int(sets.sum()))
+
+    swu.train.train_network(tiny, task, "swu-columns", schedule, 0, rule, at_epoch)
+    assert counts[0] > counts[-2] > 0
+
+
 def test_threshold_is_exclusive(swu):
     threshold = swu.methods.THRESHOLD
     scores = torch.tensor([threshold, np.nextafter(np.float32(threshold), np.float32(1)), 0.0, -1.0])
