@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
 from npusim import breakdown, text
@@ -36,6 +37,7 @@ STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "npusim", "text.parse_math": False, "axes.formatter.use_mathtext": False,
 }  # fmt: skip
 CAPTION_WIDTH = 130
+Panels = Mapping[str, Mapping[str, Mapping[str, float]]]
 ENERGY_UNITS = ((1e12, "J"), (1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ"), (1.0, "pJ"))
 CYCLE_UNITS = ((1e9, "billion cycles"), (1e6, "million cycles"), (1e3, "thousand cycles"), (1.0, "cycles"))
 
@@ -88,13 +90,14 @@ def speedup(comparison: Comparison) -> Figure:
     for axes, column, label in ((top, "speedup", "speedup (x)"), (bottom, "energy_gain", "energy gain (x)")):
         bars: list[tuple[float, float]] = []
         for i, run in enumerate(runs):
-            values = [cells.get((run.label, phase), {}).get(column, 0.0) for phase in phases]
-            values = [value if value == value else 0.0 for value in values]
+            values = [cells.get((run.label, phase), {}).get(column, nan) for phase in phases]
             at = [x + (i + 0.5) * width - 0.4 for x in range(len(phases))]
             axes.bar(at, values, 0.92 * width, label=text.clean(run.label), **_look(i + 1))
             bars += zip(at, values, strict=True)
-        highest = max(1.0, *(value for _, value in bars))
-        for x, value in bars:
+        # A phase that one of the two steps lacks has no bar.
+        shown = [(x, value) for x, value in bars if isfinite(value)]
+        highest = max(1.0, *(value for _, value in shown))
+        for x, value in shown:
             # The number of a bar that ends just below the dashed line stands above that line.
             height = 1.0 if 0 < 1 - value < 0.09 * highest else value
             _number(axes, x, height, f"{value:.2f}", upright=crowded)
@@ -130,31 +133,40 @@ def headroom(comparison: Comparison) -> Figure:
 
 
 def energy(comparison: Comparison) -> Figure:
-    """Stacked bars: energy by component, for WGC alone and for the whole step."""
-    panels = {
-        phase: {run.label: breakdown.energy_groups(breakdown.phase_row(run, phase)) for run in comparison.runs}
-        for phase in breakdown.wgc_and_step(comparison)
-    }
+    """Stacked bars: energy by component, for WGC alone and for the whole step; of one result, for every phase."""
+    panels = _panels(comparison, breakdown.energy_groups)
     return _stacks(comparison, panels, "Energy by component; lower is better", "energy", ENERGY_UNITS)
 
 
 def cycles(comparison: Comparison) -> Figure:
-    """Stacked bars: where the cycles go, for WGC alone and for the whole step."""
-    panels = {
-        phase: {run.label: breakdown.cycle_parts(breakdown.phase_row(run, phase)) for run in comparison.runs}
-        for phase in breakdown.wgc_and_step(comparison)
-    }
+    """Stacked bars: where the cycles go, for WGC alone and for the whole step; of one result, for every phase."""
+    panels = _panels(comparison, breakdown.cycle_parts)
     return _stacks(comparison, panels, "Where the cycles go; lower is better", "time", CYCLE_UNITS)
 
 
-def _stacks(
-    comparison: Comparison, panels: Mapping[str, Mapping[str, Mapping[str, float]]], title: str, label: str, units
-) -> Figure:  # fmt: skip
+def _panels(comparison: Comparison, parts: Callable[..., Mapping[str, float]]) -> Panels:
+    """Title of a panel -> name of a bar -> its parts; parts that are zero in every bar are left out."""
+    runs, names = comparison.runs, breakdown.PHASE_NAMES
+    if len(runs) == 1:
+        found = {"": {names.get(phase, phase): parts(row) for phase, row in breakdown.phase_sums(runs[0]).items()}}
+    else:
+        found = {
+            names[phase]: {run.label: parts(breakdown.phase_row(run, phase)) for run in runs}
+            for phase in breakdown.wgc_and_step(comparison)
+        }
+    bars = [bar for panel in found.values() for bar in panel.values()]
+    used = [part for part in dict.fromkeys(name for bar in bars for name in bar) if any(bar.get(part) for bar in bars)]
+    return {
+        title: {name: {part: bar.get(part, 0.0) for part in used} for name, bar in panel.items()}
+        for title, panel in found.items()
+    }
+
+
+def _stacks(comparison: Comparison, panels: Panels, title: str, label: str, units) -> Figure:
     # Inches: numbers over the bars of both panels must not touch; 2.4 for axis and legend.
     figure = _figure(comparison, width=max(9, 2.4 + 0.42 * sum(map(len, panels.values()))), height=4.6)
     axes_of = figure.subplots(1, len(panels), squeeze=False)[0]
-    shown = breakdown.shown_groups(parts for bars in panels.values() for parts in bars.values())
-    for axes, (phase, bars) in zip(axes_of, panels.items(), strict=True):
+    for axes, (heading, bars) in zip(axes_of, panels.items(), strict=True):
         totals = [sum(parts.values()) for parts in bars.values()]
         factor, unit = next(((f, u) for f, u in units if max(totals) >= f), units[-1])
         bottom = [0.0] * len(bars)
@@ -164,9 +176,10 @@ def _stacks(
             bottom = [low + value for low, value in zip(bottom, values, strict=True)]
         for x, total in enumerate(bottom):
             _number(axes, x, total, text.three_digits(total))
-        axes.set(ylim=(0, 1.12 * max(*bottom, 1e-12)), ylabel=f"{label} ({unit})", title=breakdown.PHASE_NAMES[phase])
+        axes.set(ylim=(0, 1.12 * max(*bottom, 1e-12)), ylabel=f"{label} ({unit})", title=heading)
         axes.set_xlim(-0.6, len(bars) - 0.4)
-        axes.set_xticks(range(len(bars)), [broken(name) for name in bars], rotation=30, ha="right")
+        turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if heading else {}
+        axes.set_xticks(range(len(bars)), [broken(name) for name in bars], **turned)
         axes.tick_params(axis="x", length=0)
         axes.grid(axis="y")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
@@ -197,10 +210,22 @@ def caption(comparison: Comparison) -> str:
     updated = f"{text.percent(masks.selected / max(1, masks.size))} of masked" if masks.parameters else "all"
     lines = (
         f"Workload {text.clean(facts.workload)}, one training step, {updated} weights updated.",
-        f"Machine {text.clean(facts.hardware)}.",
+        f"Machine {text.clean(facts.hardware)}{_others(comparison)}.",
         f"Energy: {breakdown.energy_basis(comparison.baseline)}.",
     )
     return "\n".join(part for line in lines for part in textwrap.wrap(line, CAPTION_WIDTH))
+
+
+def _others(comparison: Comparison) -> str:
+    """What the caption leaves out of the other runs."""
+    base = comparison.baseline.facts
+    others = [run.facts for run in comparison.runs[1:]]
+    differ = [
+        name
+        for name, key in (("workload", lambda f: f.digest), ("machine", lambda f: f.hardware.digest()))
+        if any(key(facts) != key(base) for facts in others)
+    ]
+    return f"; other runs have another {' and '.join(differ)}" if differ else ""
 
 
 def _look(index: int) -> dict[str, object]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from npusim import text
@@ -25,6 +26,7 @@ from npusim.breakdown import (
     shown_groups,
     wgc_and_step,
 )
+from npusim.memory import GROUPS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +45,18 @@ NOT_MODELLED = (
     "how energy varies with data, temperature and voltage, and power-down of idle units",
     "effects of the machine's number formats on accuracy",
 )
+
+
+# What a lower bound of `npusim.bounds` says in words.
+LIMITS = {
+    "compute": "is the time of the MACs on the array",
+    "vector": "is the time of the vector unit",
+    "dram": "is the time of the data on the DRAM bus",
+    "a_port": "is the port of buffer a",
+    "b_port": "is the port of buffer b",
+    "mask_port": "is the port of the mask buffer",
+    "critical_path": "is the longest chain of loads, tiles and stores",
+}
 
 
 @dataclass(frozen=True)
@@ -107,6 +121,8 @@ def phase_table(run: Result) -> Table:
 def comparison_table(comparison: Comparison) -> Table:
     """One row per phase and run; speedup and energy gain are against the first run."""
     cells = comparison_cells(comparison)
+    if len(comparison.runs) == 1:
+        return phase_table(comparison.baseline)
     header = ("phase", "run", "cycles", "utilisation", "stalled", "DRAM", "energy", "speedup", "energy gain")
     rows = []
     for phase in phases_of(comparison):
@@ -122,26 +138,41 @@ def comparison_table(comparison: Comparison) -> Table:
                 text.percent(row["stall_share"]),
                 text.size(row["dram_bytes"]),
                 text.joules(row["energy_pj"]),
-                text.times(row["speedup"]),
-                text.times(row["energy_gain"]),
+                *(text.times(row[key]) if isfinite(row[key]) else "-" for key in ("speedup", "energy_gain")),
             ))  # fmt: skip
     title = f"Speedup and energy gain against {text.clean(comparison.baseline.label)}"
     return Table(title, header, tuple(rows), 2, ("stalled", "DRAM", "utilisation"))
 
 
 def energy_table(comparison: Comparison) -> Table:
-    """Energy by component for WGC alone and for the whole step."""
-    rows = []
-    shown = shown_groups(energy_groups(phase_row(run, STEP)) for run in comparison.runs)
-    for phase in wgc_and_step(comparison):
-        for run in comparison.runs:
-            groups = energy_groups(phase_row(run, phase))
-            cells = [text.joules(groups[group]) for group in shown]
-            rows.append((PHASE_NAMES[phase], text.clean(run.label), *cells, text.joules(sum(groups.values()))))
-    header = ("phase", "run", *shown, "total")
+    """Energy by component for WGC alone and for the whole step, of one run for every phase; without empty columns."""
+    runs = comparison.runs
+    phases = wgc_and_step(comparison) if len(runs) > 1 else phases_of(comparison)
+    cells = [(phase, run, energy_groups(phase_row(run, phase))) for phase in phases for run in runs]
+    used = shown_groups(groups for _, _, groups in cells)
+    rows = [
+        (
+            PHASE_NAMES.get(phase, phase),
+            text.clean(run.label),
+            *(text.joules(groups.get(name, 0)) for name in used),
+            text.joules(sum(groups.values())),
+        )
+        for phase, run, groups in cells
+    ]
     spare = ("DRAM activates, background", "adder tree, index", "vector unit", "clock, control", "PE registers",
              "leakage")  # fmt: skip
-    return Table(f"Energy by component ({energy_basis(comparison.baseline)})", header, tuple(rows), 2, spare)
+    title = f"Energy by component ({energy_basis(comparison.baseline)})"
+    header = ("phase", "run", *used, "total")
+    return _alone(Table(title, header, tuple(rows), 2, tuple(s for s in spare if s in header)), comparison)
+
+
+def _alone(table: Table, comparison: Comparison) -> Table:
+    """The table without its column 'run' when there is only one."""
+    if len(comparison.runs) > 1:
+        return table
+    at = table.header.index("run")
+    rows = tuple((*row[:at], *row[at + 1 :]) for row in (table.header, *table.rows))
+    return replace(table, header=rows[0], rows=rows[1:], words=table.words - 1)
 
 
 def stall_table(comparison: Comparison) -> Table:
@@ -153,7 +184,26 @@ def stall_table(comparison: Comparison) -> Table:
             cycles = row["cycles"]
             parts = (f"{round(part):,} ({text.percent(part / max(1, cycles))})" for part in cycle_parts(row).values())
             rows.append((PHASE_NAMES.get(phase, phase), text.clean(run.label), f"{round(cycles):,}", *parts))
-    return Table("Where the cycles go", ("phase", "run", "cycles", *CYCLE_PARTS), tuple(rows), 2)
+    table = Table("Where the cycles go", ("phase", "run", "cycles", *CYCLE_PARTS), tuple(rows), 2)
+    return _alone(table, comparison)
+
+
+def memory_table(run: Result) -> Table:
+    """Bytes of every group of tensors: at the peak, and the most in each phase."""
+    total = run.memory[list(GROUPS)].sum(axis=1)
+    phases = list(dict.fromkeys(run.memory.phase))
+    rows = [
+        (
+            group,
+            text.size(int(run.memory.at[total.idxmax(), group])),
+            *(text.size(int(run.memory.loc[run.memory.phase == phase, group].max())) for phase in phases),
+        )
+        for group in GROUPS
+        if run.memory[group].any()
+    ]
+    most = [text.size(int(total[run.memory.phase == phase].max())) for phase in phases]
+    rows.append(("all", text.size(run.peak_bytes), *most))
+    return Table("Bytes alive: at the peak, and the most in each phase", ("group", "peak", *phases), tuple(rows))
 
 
 def unit_table(comparison: Comparison) -> Table:
@@ -165,7 +215,7 @@ def unit_table(comparison: Comparison) -> Table:
             shares = (text.percent(part / max(1, sum(parts))) for part in parts)
             rows.append((text.clean(run.label), unit.replace("_", " "), *shares))
     header = ("run", "unit", *(name.replace("_", " ") for name in comparison.baseline.units.columns))
-    return Table("How each unit spent the step", header, tuple(rows), 2)
+    return _alone(Table("How each unit spent the step", header, tuple(rows), 2), comparison)
 
 
 def summary(comparison: Comparison) -> list[str]:
@@ -188,7 +238,41 @@ def summary(comparison: Comparison) -> list[str]:
             f"{text.percent(wgc['energy_pj'] / (step['energy_pj'] or 1))} of that energy; if WGC alone cost nothing, "
             f"the step would be {limit} faster."
         )
+    if len(comparison.runs) == 1:
+        return lines + run_sentences(base)
     return lines + [_verdict(cells, run.label, phases) for run in comparison.runs[1:]]
+
+
+def run_sentences(run: Result) -> list[str]:
+    """What one result is limited by, and what takes the most of it."""
+    step, layers = phase_row(run, STEP), run.layers
+    parts = cycle_parts(step)
+    cycles = max(1, step["cycles"])
+    cause, waited = max(list(parts.items())[1:], key=lambda item: item[1])
+    lines = [
+        f"The array or the vector unit works in {text.percent(parts['busy'] / cycles)} of the cycles; most of the "
+        f"others are {cause} ({text.percent(waited / cycles)}). {text.percent(step['utilisation'])} of all slots for "
+        f"MACs did wanted work.",
+        f"The lower bounds of all operations sum to {round(step['bound_cycles']):,} cycles: no schedule of these tiles "
+        f"can be more than {text.times(cycles / max(1, step['bound_cycles']))} as fast.",
+    ]
+    limits = layers.groupby("bound").bound_cycles.sum().sort_values(ascending=False)
+    limits = limits[limits > 0] / max(1, limits.sum())
+    shown = ", ".join(f"{text.percent(share)} {LIMITS.get(str(name), name)}" for name, share in limits.items())
+    longest = layers.nlargest(3, "cycles")
+    names = ", ".join(
+        f"{text.clean(name)} {phase} ({text.percent(part / max(1, layers.cycles.sum()))})"
+        for name, phase, part in longest[["name", "phase", "cycles"]].itertuples(index=False)
+    )
+    at = run.memory[list(GROUPS)].sum(axis=1)
+    held = run.memory.loc[at.idxmax(), list(GROUPS)].sort_values(ascending=False)
+    most = ", ".join(f"{text.size(size)} {group}" for group, size in held[held > 0].items())
+    return [
+        *lines,
+        f"Of these bounds, {shown}.",
+        f"The operations that take longest: {names}.",
+        f"The tensors of the step take {text.size(run.peak_bytes)} at most: {most or 'none'}.",
+    ]
 
 
 def masks_sentence(run: Result) -> str:

@@ -8,6 +8,7 @@ MACs and the lanes for the vector unit. Time is the operation's own, waiting inc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import atan, degrees
 from typing import TYPE_CHECKING
 
 from npusim import plot, text
@@ -38,6 +39,12 @@ def points(result: Result) -> pd.DataFrame:
     return found.assign(intensity=found.operations / found.dram_bytes, rate=found.operations / found.cycles)
 
 
+def names(result: Result, phase: str, vector: bool) -> list[str]:
+    """Names of the operations of one series of points, in its order."""
+    found = points(result)
+    return list(found.name[(found.phase == phase) & (found.vector == vector)])
+
+
 def bytes_per_cycle(hardware: Hardware) -> float:
     """Bytes that the DRAM bus moves in one cycle of the machine's clock."""
     return hardware.dram.bandwidth_bytes_per_s / hardware.clock_hz
@@ -51,8 +58,12 @@ def figure(results: Sequence[Result]) -> Figure:
     columns = min(COLUMNS, len(results))
     drawn = Figure(figsize=(9, 0.9 + (4.4 if columns == 1 else 3.3) * rows), layout="constrained")
     grid = drawn.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    found = [points(result) for result in results]
+    across = _across(results, found)
     for i, (axes, result) in enumerate(zip(grid, results, strict=False)):
-        _panel(axes, result, len(results) > 1)
+        _panel(axes, result, found[i], i, across)
+        if len(results) > 1:
+            axes.set_title(plot.broken(text.clean(result.label), 44), loc="left", fontsize=10)
         axes.tick_params(labelbottom=True)
         axes.set_xlabel("operations per byte of DRAM")
         if i % columns == 0:
@@ -64,24 +75,30 @@ def figure(results: Sequence[Result]) -> Figure:
     return drawn
 
 
-def _panel(axes: Axes, result: Result, titled: bool) -> None:
+def _across(results: Sequence[Result], found: Sequence[pd.DataFrame]) -> tuple[float, float]:
+    """From less than the least intensity to more than the most, and the ridges between."""
+    ridges = [result.hardware.peak_macs_per_cycle / bytes_per_cycle(result.hardware) for result in results]
+    seen = [value for frame in found for value in frame.intensity]
+    return min([*seen, *ridges]) / 2, max([*seen, *ridges]) * 3
+
+
+def _panel(axes: Axes, result: Result, found: pd.DataFrame, number: int, across: tuple[float, float]) -> None:
     import numpy as np
 
-    found, hw = points(result), result.hardware
+    hw = result.hardware
     moved = bytes_per_cycle(hw)
-    low = min(found.intensity.min(), 0.5) if len(found) else 0.1
-    high = max(found.intensity.max(), hw.peak_macs_per_cycle / moved) if len(found) else 10.0
-    x = np.geomspace(low / 2, high * 3, 200)
+    x = np.geomspace(*across, 200)
     for peak, style, name in (
         (hw.peak_macs_per_cycle, "-", f"{hw.peak_macs_per_cycle:,} MACs"),
         (hw.vector.lanes, ":", f"{hw.vector.lanes:,} lanes"),
     ):
         axes.plot(x, np.minimum(peak, moved * x), style, color=plot.INK, linewidth=1.2)
         axes.annotate(name, (x[-1], peak), (0, 3), textcoords="offset points", ha="right", fontsize=8)
-    at = 3.0
-    axes.annotate(
-        f"DRAM {moved:.3g} bytes/cycle", (x[0] * at, moved * x[0] * at), (0, 6), textcoords="offset points",
-        fontsize=8, rotation=45, rotation_mode="anchor", transform_rotates_text=True,
+    # Above the slope, at a place in parts of its lower end, and turned as it is on logarithmic axes.
+    at, above = 3 * x[0], 1.2
+    axes.text(
+        at, above * moved * at, f"DRAM {moved:.3g} bytes/cycle", fontsize=8, rotation=degrees(atan(above * moved)),
+        rotation_mode="anchor", transform_rotates_text=True,
     )  # fmt: skip
     for phase in PHASES:
         for vector in (False, True):
@@ -89,15 +106,14 @@ def _panel(axes: Axes, result: Result, titled: bool) -> None:
             if len(chosen):
                 mark, size, line = ("x", 16.0, 1.1) if vector else ("o", 22.0, 0.0)
                 axes.scatter(
-                    chosen.intensity, chosen.rate, s=size, color=colour(phase), marker=mark, alpha=0.8, linewidths=line
-                )
+                    chosen.intensity, chosen.rate, s=size, color=colour(phase), marker=mark, alpha=0.8, linewidths=line,
+                    gid=f"points-{number}-{phase}-{'vector' if vector else 'array'}",
+                )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlim=(x[0], x[-1]))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter("")
     axes.grid(which="major")
-    if titled:
-        axes.set_title(plot.broken(text.clean(result.label), 44), loc="left", fontsize=10)
 
 
 def colour(phase: str) -> str:

@@ -2,19 +2,22 @@
 
 import csv
 import io
+import os
 import re
 import shutil
 import subprocess
 from dataclasses import replace
 from html import escape
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+from matplotlib import image
 from steps import HOSTILE, small_step
 
-from npusim import api, breakdown, report
+from npusim import api, breakdown, memory, report, roofline
 from npusim.comparison import Comparison
-from npusim.html import page
+from npusim.html import frame, page
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +159,7 @@ def test_page_says_how_energy_and_cycles_were_found(html):
 
 def test_hostile_names_are_text_on_the_page(comparison):
     html = html_of(Comparison(tuple(map(hostile, comparison.runs))))
-    body = html.replace(page._part("script.js"), "")
+    body = html.replace(frame.part("script.js"), "")
     assert "<script>alert" not in html and body.count("<script>") == 1
     assert "\x1b" not in html and "\u202e" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;\\x1b[31m" in html
@@ -168,28 +171,106 @@ def test_one_dataflow_alone_makes_a_page():
     assert "<h1>small on mcu-8x8: dense-os</h1>" in html
 
 
+def test_a_page_of_one_run_has_no_column_for_it(comparison):
+    alone = comparison.baseline.compare()
+    html = html_of(alone)
+    found = Page(html)
+    assert [value for key, value in found.attributes if key == "data-column"] == ["1"]
+    assert "<th scope=col>run" not in html and "<th scope=col>run" in html_of(comparison)
+    assert set(found.ids) >= {"speed", "energy", "stalls", "roofline", "memory", "layers", "provenance"}
+    for table in (report.energy_table(alone), report.stall_table(alone), report.unit_table(alone)):
+        assert table.words == 1 and "run" not in table.header
+        assert all(len(row) == len(table.header) for row in table.rows)
+
+
+def test_one_run_in_words(comparison):
+    run = comparison.baseline
+    step, lines = run.phases.loc["step"], report.run_sentences(run)
+    busy = (step.array_cycles + step.vector_cycles - step.port_stall_cycles) / step.cycles
+    assert f"works in {100 * busy:.1f} % of the cycles" in lines[0]
+    assert f"sum to {step.bound_cycles:,.0f} cycles" in lines[1]
+    shares = [float(share) for share in re.findall(r"([\d.]+) % is ", lines[2])]
+    assert sum(shares) == pytest.approx(100, abs=0.3) and shares == sorted(shares, reverse=True)
+    assert f"{run.layers.name[run.layers.cycles.idxmax()]} " in lines[3]
+    assert lines[4].startswith("The tensors of the step take 55.7 KiB at most: ")
+
+
+def test_empty_columns_of_energy_are_left_out(comparison):
+    table = report.energy_table(comparison)
+    for column in range(2, len(table.header)):
+        assert any(row[column] != "0 pJ" for row in table.rows)
+
+
+def test_every_point_of_the_roofline_has_a_name(comparison):
+    html = html_of(comparison)
+    for run in comparison.runs:
+        found = roofline.points(run)
+        assert (found.rate <= run.hardware.peak_macs_per_cycle).all()
+        assert (found.rate <= 1.0001 * roofline.bytes_per_cycle(run.hardware) * found.intensity).all()
+    marks = re.findall(r"<use [^>]*><title>([^<]*)</title></use>", html)
+    named = [f"{row['name']} {row.phase}" for run in comparison.runs for _, row in roofline.points(run).iterrows()]
+    assert sorted(marks) == sorted(named) and len(marks) == 3 * 19
+
+
+def test_the_memory_table_is_the_timeline(comparison):
+    run = comparison.baseline
+    table = report.memory_table(run)
+    assert table.rows[-1][:2] == ("all", "55.7 KiB")
+    total = run.memory[list(memory.GROUPS)].sum(axis=1)
+    assert run.peak_bytes == total.max()
+
+
+@pytest.mark.slow
+def test_the_page_of_a_large_step_is_small():
+    assert len(html_of(api.simulate("resnet50").compare()).encode()) < 1_000_000
+
+
 PROBE = """<script>
 const table = document.getElementById("layer-table"), words = document.getElementById("filter-words");
 words.value = "conv2 grad_weight"; words.dispatchEvent(new Event("input"));
 const found = document.getElementById("filter-count").textContent;
 const button = Array.from(table.tHead.rows[0].cells).find((cell) => cell.textContent === "cycles").firstChild;
 button.click();
-const cycles = Array.from(table.tBodies[0].rows, (row) => Number(row.cells[7].textContent.replaceAll(",", "")));
+const cycles = Array.from(table.tBodies[0].rows, (row) => Number(row.cells[8].textContent.replaceAll(",", "")));
 const sorted = cycles.every((value, i) => i === 0 || cycles[i - 1] >= value);
-document.title = `${found}; sorted ${sorted}; ${button.parentElement.getAttribute("aria-sort")}`;
+const first = document.querySelector("a[href], button, input, select, [tabindex]");
+document.title = `${found}; sorted ${sorted}; ${button.parentElement.getAttribute("aria-sort")}; first stop ` +
+  `${first.className}; requests ${performance.getEntriesByType("resource").length}`;
 </script></body>"""
+
+
+def browse(page, folder, *options):
+    quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", *quiet]
+    return subprocess.run(
+        [*command, f"--user-data-dir={folder / 'profile'}", *options, page.as_uri()],
+        capture_output=True, text=True, check=True, timeout=60,
+    ).stdout  # fmt: skip
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 def test_page_filters_and_sorts_in_a_browser(html, tmp_path):
     path = tmp_path / "report.html"
     path.write_text(html.replace("</body>", PROBE), encoding="utf-8")
-    quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", *quiet]
-    result = subprocess.run(
-        [*command, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
-    title = re.search(r"<title>(.*?)</title>", result.stdout)
+    title = re.search(r"<title>(.*?)</title>", browse(path, tmp_path, "--dump-dom"))
     # conv2 has one grad_weight per run, and there are three runs of 19 operations.
-    assert title is not None and title[1] == "3 of 57 rows; sorted true; descending"
+    assert title is not None and title[1] == "3 of 57 rows; sorted true; descending; first stop skip; requests 0"
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_page_looks_like_itself_in_both_themes(comparison, html, theme, tmp_path):
+    """Screenshots of both reports; with NPUSIM_ARTEFACTS they are kept there."""
+    kept = Path(os.environ.get("NPUSIM_ARTEFACTS", tmp_path))
+    kept.mkdir(parents=True, exist_ok=True)
+    for name, text in (("comparison", html), ("run", html_of(comparison.baseline.compare()))):
+        path, picture = tmp_path / f"{name}.html", kept / f"report-{name}-{theme}.png"
+        path.write_text(text, encoding="utf-8")
+        dark = ["--blink-settings=preferredColorScheme=0"] if theme == "dark" else []
+        browse(path, tmp_path, *dark, "--hide-scrollbars", "--window-size=1200,4000", f"--screenshot={picture}")
+        pixels = image.imread(picture)[..., :3]
+        paper = (23, 23, 27) if theme == "dark" else (255, 255, 255)
+        is_paper = abs(pixels - [value / 255 for value in paper]).max(axis=2) < 0.01
+        assert pixels.shape[:2] == (4000, 1200) and 0.6 < is_paper.mean() < 0.99
+        # Text and figures reach far down, and nothing is wider than the page.
+        assert (~is_paper).any(axis=1)[:3500].mean() > 0.5 and is_paper[:, -10:].mean() > 0.97

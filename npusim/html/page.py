@@ -10,27 +10,38 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from importlib import resources
-from string import Template
 from typing import TYPE_CHECKING, Any
 
-from npusim import breakdown, plot, report, text
+from npusim import breakdown, plot, report, roofline, text
+from npusim.html import frame
 
 if TYPE_CHECKING:
     from npusim.comparison import Comparison
     from npusim.results import Result
 
 ALTERNATIVE = {
-    "speedup": "Bars: speedup and energy gain of each dataflow per phase; the numbers are in the table of phases.",
-    "energy": "Stacked bars: energy by component for WGC and the whole step; the numbers are in the table of energy.",
+    "speedup": "Bars per phase: speedup and energy gain, or of one run its cycles over the lower bounds; the numbers "
+    "are in the table of phases.",
+    "energy": "Stacked bars: energy by component; the numbers are in the table of energy.",
     "roofline": "Points: operations per cycle against operations per byte of DRAM, under the limits of the machine.",
     "memory": "Stacked areas: bytes alive in every operation of the step, by group.",
-    "cycles": "Stacked bars: where the cycles go for WGC and the whole step; the numbers are in the table of stalls.",
+    "cycles": "Stacked bars: where the cycles go; the numbers are in the table of stalls.",
 }
 CYCLES_EXPLAINED = (
     "Busy: the array or the vector unit works. Port stall: the array is slowed by a buffer port. Load stall: it waits "
     "for operands from DRAM. Store stall: it waits for results to leave. Drain: nothing is left to compute, the last "
     "results leave. They sum to the cycles.",
+)
+ROOFLINE_EXPLAINED = (
+    "Every operation: how much it does per cycle, waiting included, against how much it does per byte of DRAM. The "
+    "slope is the DRAM's bandwidth, the level the MACs of the array (dots) or the lanes of the vector unit (crosses). "
+    "Below the slope an operation waits for more than bandwidth; far below the level it leaves the array idle. Point "
+    "at one to see its name; the numbers are in the table of layers.",
+)
+LAYERS_EXPLAINED = (
+    "Limit: the largest lower bound of the operation, be it the MACs (compute), the vector unit, the DRAM bus, a "
+    "buffer's port or the longest chain of loads, tiles and stores (critical path). Stalled: every cycle in which "
+    "neither the array nor the vector unit works, and those in which a port slows the array.",
 )
 UNITS_EXPLAINED = (
     "Each unit's time over the whole step. Wait load and wait store: its next task waits for operands, or for earlier "
@@ -40,46 +51,37 @@ UNITS_EXPLAINED = (
 
 
 def report_page(comparison: Comparison, pictures: Mapping[str, str] | None = None) -> str:
-    """The whole page; `pictures` as `plot.svgs(plot.figures(comparison))`, drawn here when they are not at hand."""
-    run, manifest = comparison.baseline, comparison.manifest
+    """The whole page, of one result or of several; `pictures` as `plot.svgs(plot.figures(comparison))`."""
+    runs, run = comparison.runs, comparison.baseline
     pictures = pictures or plot.svgs(plot.figures(comparison))
     drawn = {name: _picture(name, svg) for name, svg in pictures.items()}
+    drawn["roofline"] = _named_points(drawn["roofline"], runs)
+    quiet = text.clean(run.label) if len(runs) > 1 else ""
     sections = {
         "Summary": _sentences(report.summary(comparison)),
-        "Speed": drawn["speedup"] + _table(report.comparison_table(comparison), _baseline(comparison)),
-        "Energy": drawn["energy"] + _table(report.energy_table(comparison), _baseline(comparison)),
+        "Speed": drawn["speedup"] + _table(report.comparison_table(comparison), quiet),
+        "Energy": drawn["energy"] + _table(report.energy_table(comparison), quiet),
         "Stalls": drawn["cycles"]
         + _sentences(CYCLES_EXPLAINED)
-        + _table(report.stall_table(comparison), _baseline(comparison))
+        + _table(report.stall_table(comparison), quiet)
         + _sentences(UNITS_EXPLAINED)
-        + _table(report.unit_table(comparison), _baseline(comparison)),
-        "Roofline": drawn["roofline"],
-        "Memory": drawn["memory"],
+        + _table(report.unit_table(comparison), quiet),
+        "Roofline": _sentences(ROOFLINE_EXPLAINED) + drawn["roofline"],
+        "Memory": _sentences(_memory_explained(comparison)) + drawn["memory"] + _table(report.memory_table(run), ""),
         "Layers": _layers(comparison),
         "Energy sources": _energy_sources(run),
         "Not modelled": f"<ul>{_items(report.NOT_MODELLED)}</ul>",
-        "Provenance": _provenance(manifest),
+        "Provenance": _provenance(comparison.manifest),
     }
-    anchors = {name: name.lower().replace(" ", "-") for name in sections}
+    anchors = {name.lower().replace(" ", "-"): name for name in sections}
     body = (
-        f'<section aria-labelledby="{anchors[name]}"><h2 id="{anchors[name]}">{name}</h2>\n{content}\n</section>'
-        for name, content in sections.items()
+        f'<section aria-labelledby="{anchor}"><h2 id="{anchor}">{name}</h2>\n{sections[name]}\n</section>'
+        for anchor, name in anchors.items()
     )
-    names = ", ".join(run.label for run in comparison.runs)
-    heading = _safe(f"{run.facts.workload} on {run.hardware.name}: {names}")
-    return Template(_part("page.html")).substitute(
-        title=heading,
-        heading=heading,
-        machine=_safe(f"{run.hardware}. {run.hardware.description}."),
-        links="".join(f'<li><a href="#{anchor}">{name}</a></li>' for name, anchor in anchors.items()),
-        sections="\n".join(body),
-        style=_part("style.css"),
-        script=_part("script.js"),
-    )
-
-
-def _part(name: str) -> str:
-    return resources.files("npusim.html").joinpath(name).read_text(encoding="utf-8")
+    names = ", ".join(run.label for run in runs)
+    heading = text.clean(f"{run.facts.workload} on {run.hardware.name}: {names}")
+    about = text.clean(f"{run.hardware}. {run.hardware.description}.")
+    return frame.page(heading, about, anchors, "\n".join(body), ("style.css",), "script.js")
 
 
 def _safe(value: object) -> str:
@@ -94,24 +96,41 @@ def _sentences(lines: Sequence[str]) -> str:
     return "".join(f"<p>{_safe(line)}</p>" for line in lines)
 
 
-def _baseline(comparison: Comparison) -> str:
-    return text.clean(comparison.baseline.label)
-
-
 def _picture(name: str, svg: str) -> str:
     """An SVG for inline use: ids of its own, no background, the page's colours for text and lines."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     for old, new in (('id="', f'id="{name}-'), ("url(#", f"url(#{name}-"), ('href="#', f'href="#{name}-')):
         svg = svg.replace(old, new)
+    svg = re.sub(r"(\d\.\d{2})\d+", r"\1", svg)
     svg = svg.replace(plot.PAPER, "none").replace(plot.INK, "var(--ink)").replace(plot.FAINT, "var(--faint)")
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(ALTERNATIVE[name])}" ', 1)
     return f"<figure>{svg}</figure>"
 
 
+def _named_points(svg: str, runs: Sequence[Result]) -> str:
+    """The roofline with the name of its operation at every point, which browsers show and read out."""
+
+    def named(group: re.Match[str]) -> str:
+        _, number, phase, vector = group[1].removeprefix("roofline-").split("-")
+        names = roofline.names(runs[int(number)], phase, vector == "vector")
+        titles = iter([f"<title>{_safe(f'{name} {phase}')}</title></use>" for name in names])
+        return re.sub(r"(<use [^>]*?)/>", lambda use: f"{use[1]}>{next(titles)}", group[0])
+
+    return re.sub(r'<g id="(roofline-points-[^"]*)">.*?</g>\s*</g>', named, svg, flags=re.DOTALL)
+
+
+def _memory_explained(comparison: Comparison) -> tuple[str, ...]:
+    whose = f" with {text.clean(comparison.baseline.label)}" if len(comparison.runs) > 1 else ""
+    return (
+        f"Bytes of the tensors alive in every operation of the step{whose}; the lines are where forward ends and where "
+        "the first update runs. Tiles in on-chip buffers and fragmentation are not counted.",
+    )
+
+
 def _table(table: report.Table, baseline: str) -> str:
-    """A sortable table; rows of the baseline dataflow are quieter."""
-    quiet = [table.words == 2 and baseline in row[:2] for row in table.rows]
+    """A sortable table; rows of the baseline are quieter."""
+    quiet = [bool(baseline) and table.words == 2 and baseline in row[:2] for row in table.rows]
     rows = "".join(_row(row, " class=baseline" if q else "") for row, q in zip(table.rows, quiet, strict=True))
     return _grid(table.title, table.title, table.header, rows, table.words)
 
@@ -131,22 +150,30 @@ def _row(cells: Iterable[str], attributes: str = "") -> str:
     return f"<tr{attributes}>" + "".join(f"<td>{_safe(cell)}" for cell in cells) + "\n"
 
 
-LAYER_HEADER = ("run", "operation", "phase", "kind", "shape", "mapped by", "density", "cycles", "utilisation",
+LAYER_HEADER = ("run", "operation", "phase", "kind", "shape", "mapped by", "limit", "density", "cycles", "utilisation",
                 "stalled", "DRAM", "energy")  # fmt: skip
 
 
 def _layers(comparison: Comparison) -> str:
-    rows, names = [], [text.clean(run.label) for run in comparison.runs]
+    """The table of operations; of one run alone without the column that names it."""
+    several = len(comparison.runs) > 1
+    names = [text.clean(run.label) for run in comparison.runs]
+    rows = []
     for name, run in zip(names, comparison.runs, strict=True):
-        rows += [_row((name, *cells)) for cells in report.layer_table(run).rows]
+        for cells, limit in zip(report.layer_table(run).rows, run.layers.bound, strict=True):
+            shown = (*cells[:5], str(limit).replace("_", " "), *cells[5:])
+            rows.append(_row((name, *shown) if several else shown))
+    header = LAYER_HEADER if several else LAYER_HEADER[1:]
     phases = [phase for phase in breakdown.phases_of(comparison) if phase != breakdown.STEP]
-    caption = "One row per operation and run; in the order of the step until sorted"
+    caption = "One row per operation" + (" and run" if several else "") + "; in the order of the step until sorted"
     return (
-        '<div class="controls" id="controls" hidden>'
-        '<label>Find words <input id="filter-words" type="search" placeholder="conv1 3x3" autocomplete="off"></label>'
-        f"{_select('Run', 0, names)}{_select('Phase', 2, phases)}"
-        '<span class="quiet" id="filter-count" role="status"></span></div>'
-        + _grid("Layers", caption, LAYER_HEADER, "".join(rows), words=6, name="layer-table")
+        _sentences(LAYERS_EXPLAINED)
+        + '<div class="controls" id="controls" hidden>'
+        + '<label>Find words <input id="filter-words" type="search" placeholder="conv1 3x3" autocomplete="off"></label>'
+        + (_select("Run", 0, names) if several else "")
+        + _select("Phase", header.index("phase"), phases)
+        + '<span class="quiet" id="filter-count" role="status"></span></div>'
+        + _grid("Layers", caption, header, "".join(rows), words=header.index("density"), name="layer-table")
     )
 
 

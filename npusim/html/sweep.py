@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
-from importlib import resources
 from string import Template
 from typing import TYPE_CHECKING, Any
 
 from npusim import breakdown, text
+from npusim.html import frame
 from npusim.sweep import analysis, export, metrics
 from npusim.sweep.figures import LABELS
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
     from npusim.sweep.layers import Roofline
 
+SECTIONS = {
+    "pareto": "Pareto front", "map": "Gain map", "energy": "Energy", "roofline": "Roofline",
+    "sensitivity": "Sensitivity", "failures": "Points without a result", "provenance": "Provenance",
+}  # fmt: skip
 MOST_POINTS = 20_000
 MOST_FAILURES = 200
 GAINS = ("wgc_speedup", "speedup", "energy_gain")
@@ -45,23 +49,17 @@ def sweep_page(
     about = f"{len(done):,} points with a result, {len(table) - len(done):,} without. {spec.get('description', '')}"
     if len(rows) < len(done):
         about += f" This page holds the front and {len(rows):,} points in all; results.csv holds every one."
-    return Template(_part("sweep.html")).substitute(
-        title=escape(f"Sweep {name}"),
-        heading=escape(f"Sweep {name}"),
-        about=escape(text.clean(about)),
+    main = Template(frame.part("sweep.html")).substitute(
         objectives=escape(", ".join(LABELS.get(o, o) for o in objectives)),
         baseline=escape(text.clean(baseline)),
         note=escape(text.clean(note)),
         failures=_failures(table),
         provenance=escape(json.dumps(dict(description), indent=2, ensure_ascii=True, default=str)),
-        style=_part("style.css") + _part("sweep.css"),
-        script=_part("sweep.js"),
-        data=_embedded(_data(rows, objectives, baseline, rooflines)),
     )
-
-
-def _part(name: str) -> str:
-    return resources.files("npusim.html").joinpath(name).read_text(encoding="utf-8")
+    data = _embedded(_data(rows, objectives, baseline, rooflines))
+    extra = f'<div id="tip" role="tooltip" hidden></div>\n<script type="application/json" id="data">{data}</script>\n'
+    styles = ("style.css", "sweep.css")
+    return frame.page(f"Sweep {name}", text.clean(about), SECTIONS, main, styles, "sweep.js", extra)
 
 
 def _embedded(value: Any) -> str:
