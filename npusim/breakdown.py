@@ -85,10 +85,10 @@ def energy_basis(run: Result) -> str:
 
 
 def shown_groups(stacks: Iterable[Mapping[str, float]]) -> list[str]:
-    """Groups of several results of `energy_groups`: all, but crossbars only where a machine spends energy on them."""
+    """Parts of several stacks (`energy_groups`, `cycle_parts`) that are not zero in all of them, in their order."""
     found = list(stacks)
     groups = dict.fromkeys(group for stack in found for group in stack)
-    return [group for group in groups if group != "crossbars" or any(stack.get(group) for stack in found)]
+    return [group for group in groups if any(stack.get(group) for stack in found)]
 
 
 def phases_of(comparison: Comparison) -> list[str]:

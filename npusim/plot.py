@@ -154,8 +154,7 @@ def _panels(comparison: Comparison, parts: Callable[..., Mapping[str, float]]) -
             names[phase]: {run.label: parts(breakdown.phase_row(run, phase)) for run in runs}
             for phase in breakdown.wgc_and_step(comparison)
         }
-    bars = [bar for panel in found.values() for bar in panel.values()]
-    used = [part for part in dict.fromkeys(name for bar in bars for name in bar) if any(bar.get(part) for bar in bars)]
+    used = breakdown.shown_groups(bar for panel in found.values() for bar in panel.values())
     return {
         title: {name: {part: bar.get(part, 0.0) for part in used} for name, bar in panel.items()}
         for title, panel in found.items()
@@ -170,7 +169,7 @@ def _stacks(comparison: Comparison, panels: Panels, title: str, label: str, unit
         totals = [sum(parts.values()) for parts in bars.values()]
         factor, unit = next(((f, u) for f, u in units if max(totals) >= f), units[-1])
         bottom = [0.0] * len(bars)
-        for i, part in enumerate(shown):
+        for i, part in enumerate(next(iter(bars.values()))):
             values = [parts[part] / factor for parts in bars.values()]
             axes.bar(range(len(bars)), values, 0.7, bottom, label=part, **_look(i))
             bottom = [low + value for low, value in zip(bottom, values, strict=True)]
