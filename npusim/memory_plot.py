@@ -30,14 +30,15 @@ def timeline(plan: MemoryPlan, title: str = "", limit_bytes: int | None = None) 
 
 
 def of_result(result: Result) -> Figure:
-    """The timeline of a result's memory table, with its peak."""
+    """The timeline of a result's memory table, with its peak and the limit that was set."""
     frame = result.memory
     total = frame[list(memory.GROUPS)].sum(axis=1)
     title = f"Memory of {plot.broken(result.facts.workload, 40)}: peak {text.size(result.peak_bytes)}"
     if len(frame) and result.peak_bytes:
         at = frame.iloc[int(total.argmax())]
         title += f" in {plot.broken(at['name'], 40)} ({at.phase})"
-    return _figure(frame[list(memory.GROUPS)].to_numpy(), list(frame.phase), title)
+    limit = (result.manifest.get("memory_limit") or {}).get("bytes")
+    return _figure(frame[list(memory.GROUPS)].to_numpy(), list(frame.phase), title, limit)
 
 
 def _figure(table: np.ndarray, phases: Sequence[str], title: str, limit_bytes: int | None = None) -> Figure:

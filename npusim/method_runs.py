@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from npusim import catalogue, memory, method, rewrite, spill
 from npusim.dataflow import Dataflow
 from npusim.errors import NpusimError
+from npusim.mapping import crossbar
 from npusim.method import Part, Plan
 from npusim.npu import Hardware
 from npusim.simulation import Run, simulate
@@ -61,6 +62,24 @@ class PlanRun:
         """Weights that are trained: the most of any part."""
         return max(rewrite.trained_weights(part.step()) for part in self.plan.parts)
 
+    def wear(self) -> dict[str, float]:
+        """On crossbars: cells programmed in a mean step, per cell in use, and steps until the first is worn out.
+
+        Without any write the last is infinite.
+        """
+        limits = self.runs[0].hardware.crossbar
+        if limits is None:
+            return {}
+        placed = [(float(part.share), run, crossbar.place(run.graph, run.hardware))
+                  for part, run in zip(self.plan.parts, self.runs, strict=True)]  # fmt: skip
+        most = sum(share * crossbar.writes_of_busiest_cell(run.graph, at) for share, run, at in placed)
+        writes, cells = float(self.phases.loc["step"].cell_writes), max(at.cells for *_, at in placed)
+        return {
+            "cell_writes": writes,
+            "writes_per_cell": writes / max(cells, 1),
+            "steps_to_wear_out": limits.endurance_writes / most if most else float("inf"),
+        }
+
     def row(self, base: PlanRun | None = None) -> dict[str, Any]:
         """What the table of methods shows; ratios are against `base`."""
         step = self.step
@@ -75,6 +94,7 @@ class PlanRun:
             "useful_macs": self.useful_macs,
             "updated": self.updated,
         }
+        found |= self.wear()
         if base is not None:
             other = base.step
             found["speedup"] = other["cycles"] / max(step["cycles"], 1e-9)

@@ -120,9 +120,8 @@ def training() -> pd.DataFrame:
     base = simulate_plan(plan(graph, "dense", hardware), hardware, label="dense")
     for run in (base, *(simulate_plan(plan(graph, text, hardware), hardware, label=text) for text in METHODS)):
         step = run.phases.loc["step"]
-        writes, cells = float(step.cell_writes), place(run.plan.parts[0].graph, hardware).cells
         rows.append({
-            **run.row(base), "cell_writes": writes, "writes_per_cell": writes / cells,
+            **run.row(base),
             "cell_write_pj": float(step.cell_write_pj), "crossbar_pj": float(step.crossbar_pj),
         })  # fmt: skip
     return pd.DataFrame(rows)

@@ -61,8 +61,11 @@ def _table(rows: list[dict[str, Any]], title: str) -> Table:
     from npusim import text
     from npusim.report import Table
 
-    header = ("method", "cycles", "speedup", "energy", "energy gain", "DRAM", "peak memory", "training memory", "MACs",
-              "useful MACs", "updated")  # fmt: skip
+    cells_in_use = "cell_writes" in rows[0]
+    header: tuple[str, ...] = (
+        "method", "cycles", "speedup", "energy", "energy gain", "DRAM", "peak memory", "training memory", "MACs",
+        "useful MACs", "updated",
+    )  # fmt: skip
     cells = tuple(
         (
             text.clean(row["method"]),
@@ -76,9 +79,11 @@ def _table(rows: list[dict[str, Any]], title: str) -> Table:
             text.count(row["macs"]),
             text.count(row["useful_macs"]),
             f"{row['updated']:,}",
+            *((text.count(row["cell_writes"]), f"{row['steps_to_wear_out']:,.0f}") if cells_in_use else ()),
         )
         for row in rows
     )
+    header += ("cell writes", "worn after") if cells_in_use else ()
     return Table(title, header, cells, 1, ("useful MACs", "DRAM", "training memory", "updated"))
 
 

@@ -96,6 +96,15 @@ def place(graph: StepGraph, hw: Hardware) -> Placement:
     return Placement(hw.crossbar, {name: sum(uses.values(), ()) for name, uses in found.items()})
 
 
+def writes_of_busiest_cell(graph: StepGraph, placement: Placement) -> int:
+    """How often the cells that are written most are programmed in one run of the step: their endurance ends first."""
+    writes: dict[str, int] = {}
+    for op in graph.ops:
+        for name, _ in placement.written(op):
+            writes[name] = writes.get(name, 0) + 1
+    return max(writes.values(), default=0)
+
+
 def _on_cells(op: Op, crossbar: Crossbar) -> bool:
     phases = ("forward", "grad_input") if crossbar.backward_copy else ("forward",)
     return op.kind in ("conv", "linear") and op.phase in phases and len(op.inputs) > 1

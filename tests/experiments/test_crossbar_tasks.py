@@ -38,6 +38,17 @@ def test_tasks(experiment):
     assert rows.inference_energy_mj.max() < 1.01 * rows.inference_energy_mj.min()
 
 
+def test_training(experiment):
+    """A trained cell is written once per step, so the first is worn after as many steps as it survives writes."""
+    table = experiment.training()
+    pd.testing.assert_frame_equal(table, pd.read_csv(HERE / "training.csv"), rtol=1e-4, check_dtype=False)
+    rows = table.set_index("method")
+    assert rows.writes_per_cell["dense"] == rows.writes_per_cell["piggyback"] == 1
+    assert (rows.steps_to_wear_out == 10**8).all()
+    # Forward cells and transposed copies, of 512 x 1000 classifier weights.
+    assert rows.cell_writes["xbm"] == 2 * 512 * 1000 * 4
+
+
 def test_break_even_is_where_the_ratio_holds(experiment):
     table = pd.read_csv(HERE / "expected.csv")
     at = experiment.break_even(table, "xbm", 1.5)

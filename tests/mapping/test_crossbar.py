@@ -157,6 +157,22 @@ def test_backward_copies_hold_every_weight():
         assert len(problems(ops[1])) == dims.stride[0] ** 2
 
 
+def test_wear():
+    """Cells of trained weights are written once a step; ten inferences of a frozen step never write."""
+    from npusim import method
+    from npusim.method import Part, Plan
+    from npusim.method_runs import simulate_plan
+
+    limited = MACHINE.replace({"crossbar.endurance_writes": 1000})
+    dense = simulate_plan(method.apply("dense", net()), limited)
+    assert (dense.wear()["writes_per_cell"], dense.wear()["steps_to_wear_out"]) == (1, 1000)
+    thrice = simulate_plan(method.apply("cpg", net(), free=1.0, passes=3), limited)
+    assert (thrice.wear()["writes_per_cell"], thrice.wear()["steps_to_wear_out"]) == (3, 1000 / 3)
+    frozen = simulate_plan(Plan((Part(net(), phases=("forward",)),)), limited)
+    assert (frozen.wear()["cell_writes"], frozen.wear()["steps_to_wear_out"]) == (0, float("inf"))
+    assert simulate_plan(method.apply("dense", net()), npu.load("edge-16x16")).wear() == {}
+
+
 def test_without_a_copy_errors_run_on_the_digital_array():
     graph = net()
     digital = simulate(graph, MACHINE.replace({"crossbar.backward_copy": False}))
