@@ -1,7 +1,8 @@
 """Energy tables: what one action of every kind costs, each number with its source and confidence.
 
 Names of number formats: 'int32', 'fp16', 'fp32'; of multiply-accumulates: 'fp16+fp32' (product + sum). A user's
-table may name another one as `base` and give only what differs: tables are merged key by key, the user's win.
+table may name another one as `base` and give only what differs: tables are merged key by key, the user's win. A
+section [accelergy] takes prices from an Accelergy ERT (`npusim.energy.accelergy`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pydantic import Field
 
 from npusim import catalogue, config
 from npusim.config import Model
+from npusim.energy import accelergy
 from npusim.errors import ConfigError, closest
 
 Confidence = Literal["high", "medium", "low"]
@@ -172,6 +174,9 @@ def _merged(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: base tables form a circle: {' -> '.join(map(str, (*below, path)))}")
     data = config.read_toml(path)
     base = data.get("base", "")
+    section = data.pop("accelergy", None)
+    if section is not None:
+        data = _merge(accelergy.overlay(section, path), data)
     if not base or not isinstance(base, str):
         return data
     return _merge(_merged(catalogue.find("energy", base), (*below, path)), data)
