@@ -25,6 +25,7 @@ import numba
 import numpy as np
 
 from npusim import catalogue, engine, npu
+from npusim.mapping import candidates, search
 from npusim.mapping import lower as lowering
 from npusim.simulation import simulate
 from npusim.trace import read
@@ -46,10 +47,9 @@ def timed(action: Callable[[], object], runs: int = 3) -> float:
 
 def forget() -> None:
     """Drop cached mappings, so that a repeated simulation lowers again."""
-    from npusim.mapping import tiling
-
     lowering._lower_problem.cache_clear()
-    tiling.candidates.cache_clear()
+    candidates.table.cache_clear()
+    search.masked.cache_clear()
 
 
 def simulate_afresh(*arguments) -> None:

@@ -20,18 +20,9 @@ from npusim.dataflow import Dataflow, MaskGrid, TileCost, TileGrid
 from npusim.errors import CapacityError, ConfigError
 from npusim.folding import ceil_div
 from npusim.graph import MAC_KINDS, TAPS, Conv, Op, StepGraph, Vector, describe
-from npusim.mapping import _kernels, crossbar, limits, vector
+from npusim.mapping import _kernels, crossbar, limits, search, vector
 from npusim.mapping.problem import Problem, problems
-from npusim.mapping.tiling import (
-    Tiling,
-    candidates,
-    image_extents,
-    passes,
-    tap_lines,
-    tile_cycles,
-    tile_extents,
-    tile_starts,
-)
+from npusim.mapping.tiling import Tiling, image_extents, passes, tap_lines, tile_cycles, tile_extents, tile_starts
 
 if TYPE_CHECKING:
     from npusim.masks import Mask
@@ -181,7 +172,7 @@ def _fastest(
     return min(fitting, key=cycles)
 
 
-CYCLE_SLACK = 1.03
+CYCLE_SLACK = 1.001
 
 
 class _Mapped(NamedTuple):
@@ -205,9 +196,9 @@ def _lower_problem(problem: Problem, dataflow: Dataflow, hw: Hardware, mask: Mas
 
     Of the simulated tilings within CYCLE_SLACK of the fewest cycles, the one that moves the fewest bytes.
     """
-    tried = [_map(problem, tiling, dataflow, hw, mask) for tiling in candidates(problem, dataflow, hw, mask)]
-    if len(tried) == 1:
-        return tried[0]
+    if mask is None:
+        return _map(problem, search.best(problem, dataflow, hw), dataflow, hw, None)
+    tried = [_map(problem, tiling, dataflow, hw, mask) for tiling in search.masked(problem, dataflow, hw, mask)]
     cycles = [_cycles_alone(mapped, hw) for mapped in tried]
     limit = min(cycles) * CYCLE_SLACK
     close = [(mapped.moved_bytes, spent, i) for i, (mapped, spent) in enumerate(zip(tried, cycles, strict=True))

@@ -11,8 +11,8 @@ from npusim.catalogue import load_dataflow
 from npusim.dataflow import MaskGrid, TileGrid
 from npusim.gather_kernels import GATHER_FIELDS, UNION_FIELDS, GatherArray, gather_grid, union_grid
 from npusim.graph import TAPS, Conv, Op
+from npusim.mapping.candidates import largest_selection
 from npusim.mapping.problem import problems
-from npusim.mapping.tiling import largest_selection
 from npusim.masks import Mask
 from npusim.reduction_kernels import (
     FOLD_FIELDS,

@@ -1,0 +1,298 @@
+"""The best tiling of a problem: candidates are priced, the promising ones simulated, the best of those is taken.
+
+1. Every candidate that fits is priced with the dataflow's own cost of a full tile and with the DRAM traffic that
+   follows from which operands stay in their slots.
+2. Of the SHORTLIST best, array cycles are summed exactly over full and ragged tiles. That gives a lower bound: nothing
+   is computed before the first operands are there, and the last result leaves after it.
+3. They are simulated in order of their estimate with the engine and `ideal` memory, unless their bound says that they
+   cannot be better than what has been found, or BUDGET tasks have been simulated.
+
+With an update mask a tile's cost depends on which elements it holds. Then candidates that differ in rows, channels
+or pixels are returned and the caller tries each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import lru_cache, reduce
+from math import ceil
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from npusim.dataflow import Dataflow, TileGrid
+from npusim.engine import unit_capacity
+from npusim.folding import ceil_div
+from npusim.graph import TAPS
+from npusim.mapping import _search_kernels as kernels
+from npusim.mapping.candidates import Candidates, fitting, table
+from npusim.mapping.problem import Problem
+from npusim.mapping.tiling import Tiling, image_span, tap_lines, tile_cycles
+from npusim.program import UNIT_OF_KIND
+
+if TYPE_CHECKING:
+    from npusim.masks import Mask
+    from npusim.npu import Hardware
+
+PRICED, SHORTLIST, BUDGET, MOST_STEPS = 384, 96, 60_000, 32
+MASKED_CANDIDATES, OTHER_CANDIDATES, NEAR = 8, 4, 1.2
+AXES = 6
+
+
+def best(problem: Problem, dataflow: Dataflow, hw: Hardware) -> Tiling:
+    """The tiling of fewest cycles, of equals the one that moves the fewest bytes. CapacityError when none fits."""
+    found = fitting(problem, hw, table(problem))
+    steps = found.steps
+    found = found.take(steps <= MOST_STEPS * steps.min())
+    cycles, _ = estimate(problem, dataflow, hw, found)
+    swap, i = np.divmod(smallest(cycles.ravel(), PRICED), found.g.size)
+    return simulated(problem, dataflow, hw, found.take(i), swap.astype(bool))
+
+
+def simulated(problem: Problem, dataflow: Dataflow, hw: Hardware, found: Candidates, swap: np.ndarray) -> Tiling:
+    """Of tilings with loop orders the best by simulation; by estimate when none can be simulated in BUDGET."""
+    classes = tile_classes(problem, dataflow, hw, found)
+    which = swap.astype(np.int64), np.arange(swap.size)
+    cycles, traffic = (rows[which] for rows in limits(problem, hw, found, classes.total_cycles))
+    cycles = np.maximum(cycles, in_step(problem, hw, found, classes)[which])
+    bounds = limits(problem, hw, found, classes.total_cycles, least=True)[0][which]
+    order = np.lexsort((traffic, cycles))[:SHORTLIST]
+    found, swap = found.take(order), swap[order]
+    spent, moved = simulate(problem, hw, found, swap, classes.busy[order], bounds[order], BUDGET)
+    done = np.flatnonzero(spent >= 0)
+    chosen = done[np.lexsort((moved[done], spent[done]))[0]] if done.size else 0
+    return found.tiling(chosen, swap[chosen])
+
+
+def smallest(values: np.ndarray, count: int) -> np.ndarray:
+    """Indices of the `count` smallest values, in ascending order of value."""
+    if values.size > count:
+        chosen = np.argpartition(values, count)[:count]
+        return chosen[np.argsort(values[chosen], kind="stable")]
+    return np.argsort(values, kind="stable")
+
+
+def simulate(
+    problem: Problem, hw: Hardware, found: Candidates, swap: np.ndarray, busy: np.ndarray, bounds: np.ndarray,
+    budget: int,
+) -> np.ndarray:  # fmt: skip
+    """Cycles and bytes moved of every tiling alone, in order, int64 [2, candidates]; -1 where it was left out: its
+    lower bound is no better than the best before it, or all before it took `budget` tasks.
+
+    busy: see `Classes`.
+    """
+    tilings = np.stack([*found[:AXES], swap.astype(np.int64)], axis=1)
+    buffers = hw.buffers
+    slots = np.array([b.slots for b in (buffers.a, buffers.b, buffers.accumulator, buffers.mask)])
+    return kernels.evaluate(
+        _shape(problem, hw), _memory(hw), slots, unit_capacity(hw), UNIT_OF_KIND, tilings, busy, bounds,
+        2 * found.steps, budget,
+    )  # fmt: skip
+
+
+class Classes(NamedTuple):
+    """Tiles that are full (0) or ragged (1) along the axes g, m, c, n, p, q; an axis along which no candidate is ragged
+    has length 1. Arrays broadcast to [candidates, 2, 2, 2, 2, 2, 2].
+
+    extents: of the axes; times: how many tiles of the class there are; busy int64: array cycles of one of them.
+    """
+
+    extents: list[np.ndarray]
+    times: np.ndarray
+    busy: np.ndarray
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """Over all tiles, [candidates]."""
+        return (values * self.times).reshape(len(self.times), -1).sum(axis=1)
+
+    @property
+    def total_cycles(self) -> np.ndarray:
+        return self.sum(self.busy)
+
+
+def tile_classes(problem: Problem, dataflow: Dataflow, hw: Hardware, found: Candidates) -> Classes:
+    totals = (problem.groups, problem.m, problem.c, problem.n, problem.p, problem.q)
+    extents, times = [], []
+    for axis, (size, whole) in enumerate(zip(found[:AXES], totals, strict=True)):
+        rest = whole % size
+        both, number = [size], [whole // size]
+        if rest.any():
+            both.append(np.where(rest > 0, rest, size))
+            number.append((rest > 0).astype(np.int64))
+        shape = (-1, *(1,) * axis, len(both), *(1,) * (AXES - 1 - axis))
+        extents.append(np.stack(both, axis=1).reshape(shape))
+        times.append(np.stack(number, axis=1).reshape(shape))
+    counted = reduce(np.multiply, times)
+    if problem.taps == 0:
+        return Classes(extents, counted, np.zeros(counted.shape, np.int64))
+    grid = _grid(problem, hw, extents)
+    busy = np.broadcast_to(tile_cycles(dataflow.cost(grid, hw), grid, hw), counted.shape)
+    return Classes(extents, counted, np.ascontiguousarray(busy, np.int64))
+
+
+def in_step(problem: Problem, hw: Hardware, found: Candidates, classes: Classes) -> np.ndarray:
+    """Estimated cycles when every tile takes its array cycles or the bus time of its transfers, whichever is longer;
+    operands that stay for several tiles are spread over them. int64 [2, candidates] (rows: loop orders)."""
+    g, m, c, n, p, q = classes.extents
+    bits, taps, t = hw.precision.bits, problem.taps, n * p * q
+    rows, columns = image_span(problem, 0, p), image_span(problem, 1, q)
+    a_words, out_words = (m * t, m * c * taps) if problem.role == TAPS else (m * c * taps, m * t)
+    parts = (
+        (g * a_words, problem.a_kind),
+        (g * c * n * rows * columns, problem.b_kind),
+        (g * out_words, problem.out_kind),
+    )
+    sizes = [words * (bits(kind) / 8 * hw.clock_hz / hw.dram.bandwidth_bytes_per_s) for words, kind in parts]
+    found_cycles = []
+    for loads in transfers(problem, hw, found):
+        shares = [(number / found.steps).reshape(-1, *(1,) * AXES) for number in loads]
+        bus = sum(size * share for size, share in zip(sizes, shares, strict=True))
+        found_cycles.append(classes.sum(np.maximum(classes.busy, bus)))
+    return np.array(found_cycles).astype(np.int64)
+
+
+def _grid(problem: Problem, hw: Hardware, extents: Sequence[np.ndarray], density: float = 1.0) -> TileGrid:
+    g, m, c, n, p, q = extents
+    bits = hw.precision.bits
+    return TileGrid(
+        problem.role, g, m, c, n * p * q, max(problem.taps, 1), bits(problem.a_kind), bits(problem.b_kind),
+        density=density, lines=tap_lines(problem) if problem.role == TAPS else None, extents=(n, p, q),
+        window=problem.window, stride=problem.stride,
+    )  # fmt: skip
+
+
+def _shape(problem: Problem, hw: Hardware) -> kernels.Shape:
+    p, bits = problem, hw.precision.bits
+    return kernels.Shape(
+        p.role == TAPS, p.groups, p.m, p.c, p.taps, p.n, p.p, p.q, p.h, p.w, *p.stride, *p.start, *p.extent,
+        bits(p.a_kind), bits(p.b_kind), bits(p.out_kind),
+    )  # fmt: skip
+
+
+def _memory(hw: Hardware) -> kernels.Memory:
+    per_byte = Fraction(hw.clock_hz, hw.dram.bandwidth_bytes_per_s)
+    return kernels.Memory(hw.dram.burst_bytes, per_byte.numerator, per_byte.denominator, hw.dram_latency_cycles)
+
+
+def estimate(problem: Problem, dataflow: Dataflow, hw: Hardware, found: Candidates, density: float = 1.0):
+    """Estimated cycles and DRAM bytes of each candidate, int64 [2, candidates] (rows: loop orders).
+
+    A ragged tile is taken as its share of a full one.
+    """
+    grid = _grid(problem, hw, found[:AXES], density)
+    volume = problem.groups * problem.m * problem.c * problem.t * (problem.taps > 0)
+    tiles = volume / (found.g * found.m * found.c * grid.t)
+    compute = (tile_cycles(dataflow.cost(grid, hw), grid, hw) * tiles).astype(np.int64)
+    return limits(problem, hw, found, compute, density)
+
+
+def limits(problem: Problem, hw: Hardware, found: Candidates, compute, density: float = 1.0, least: bool = False):
+    """Cycles that no resource lets a tiling undercut, and DRAM bytes, int64 [2, candidates] (rows: loop orders).
+
+    With L loads and stores of duration bus time + latency, and array cycles `compute` in all:
+
+        array         the first operands' loads, compute, the last store
+        bus           bus time of all transfers, latency of the last one
+        channels      durations of all loads / read channels; of all stores / write channels
+        slots         of each operand (durations of its loads + compute) / slots, since a slot is either loading or in
+                      use; of the accumulator (durations of stores + compute) / slots
+
+    Transfers are whole bursts of mean size, an estimate; with `least` exact bytes without rounding: a lower bound.
+    """
+    role, bits = problem.role == TAPS, hw.precision.bits
+    nx, ny, nz = _loops(problem, found)
+    columns, length = (problem.c * problem.taps, problem.t) if role else (problem.t, problem.c * problem.taps)
+    words_a, words_out = problem.groups * problem.m * length, ceil(problem.groups * problem.m * columns * density)
+    a_tiles, b_tiles, stores = (found.tiles_g * n for n in (nx * nz, ny * nz, nx * ny))
+    computed = problem.taps > 0
+    a_all, b_all, out_all = (
+        _mean_bytes(hw, words * bits(kind), tiles, least)
+        for words, kind, tiles in (
+            (words_a, problem.a_kind, a_tiles),
+            (problem.groups * problem.c * found.regions * computed, problem.b_kind, b_tiles),
+            (words_out, problem.out_kind, stores),
+        )
+    )
+    per_byte, latency = hw.clock_hz / hw.dram.bandwidth_bytes_per_s, hw.dram_latency_cycles
+    slots, dma = hw.buffers, hw.dma
+    ends = 0 if least else (a_all + b_all + out_all) * per_byte
+    found_cycles, found_bytes = [], []
+    for a_loads, b_loads, _ in transfers(problem, hw, found):
+        a_time, b_time = a_loads * (a_all * per_byte + latency), b_loads * (b_all * per_byte + latency)
+        written = stores * (out_all * per_byte + latency)
+        moved = a_loads * a_all + b_loads * b_all + stores * out_all
+        bounds = (
+            compute + (2 * latency if computed else latency) + ends,
+            moved * per_byte + latency,
+            (a_time + b_time) / dma.read_channels,
+            written / dma.write_channels,
+            (a_time + compute) / slots.a.slots,
+            (b_time + compute) / slots.b.slots,
+            (written + compute) / slots.accumulator.slots,
+        )
+        found_cycles.append(reduce(np.maximum, bounds))
+        found_bytes.append(moved)
+    return np.array(found_cycles).astype(np.int64), np.array(found_bytes).astype(np.int64)
+
+
+def transfers(problem: Problem, hw: Hardware, found: Candidates) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Loads of A, loads of B and stores of each candidate, for both loop orders.
+
+    Tiles of an operand come round in a cycle; those that fit the slots stay, else every step loads (least recently
+    needed is replaced).
+    """
+    nx, ny, nz = _loops(problem, found)
+    computed, slots = problem.taps > 0, hw.buffers
+    both = []
+    for a_kept, b_kept in ((nz, ny * nz), (nx * nz, nz)):
+        a_loads = np.where(a_kept <= slots.a.slots, found.tiles_g * nx * nz, found.steps) * computed
+        b_loads = np.where(b_kept <= slots.b.slots, found.tiles_g * ny * nz, found.steps) * computed
+        both.append((a_loads, b_loads, found.tiles_g * nx * ny))
+    return both
+
+
+def _loops(problem: Problem, found: Candidates) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How many tiles there are of output rows x, output columns y and reduction z."""
+    y, z = (found.tiles_c, found.tiles_t) if problem.role == TAPS else (found.tiles_t, found.tiles_c)
+    return found.tiles_m, y, z
+
+
+def _mean_bytes(hw: Hardware, all_bits, transfers: np.ndarray, least: bool) -> np.ndarray:
+    """Bytes of a mean transfer: in whole bursts, or with `least` without any rounding."""
+    if least:
+        return all_bits / (8 * transfers)
+    burst = hw.dram.burst_bytes
+    return ceil_div(all_bits, 8 * transfers * burst) * burst
+
+
+@lru_cache(maxsize=4096)
+def masked(problem: Problem, dataflow: Dataflow, hw: Hardware, mask: Mask) -> tuple[Tiling, ...]:
+    """Up to MASKED_CANDIDATES tilings that differ in rows or channels, OTHER_CANDIDATES that differ in pixels, and
+    as many with the least traffic within NEAR of the fewest cycles, by estimate at the mask's density.
+
+    The mask of an output tile must fit the mask buffer.
+    """
+    found = fitting(problem, hw, table(problem), mask, dataflow.compact_outputs)
+    density = mask.density if dataflow.selective else 1.0
+    cycles, traffic = estimate(problem, dataflow, hw, found, density)
+    by_cycles = np.lexsort((traffic.ravel(), cycles.ravel()))
+    by_traffic = np.lexsort((cycles.ravel(), traffic.ravel()))
+
+    def tiling(order: int) -> Tiling:
+        swap, i = divmod(int(order), found.g.size)
+        return found.tiling(i, swap)
+
+    blocks: dict[tuple[str, int], Tiling] = {}
+    pixels: dict[int, Tiling] = {}
+    for order in by_cycles[cycles.ravel()[by_cycles] <= 2 * cycles.min()]:
+        one = tiling(order)
+        blocks.setdefault(("m", one.m), one)
+        blocks.setdefault(("c", one.c), one)
+        if len(pixels) < OTHER_CANDIDATES:
+            pixels.setdefault(one.n * one.p * one.q, one)
+        if len(set(blocks.values())) >= MASKED_CANDIDATES:
+            break
+    near = by_traffic[cycles.ravel()[by_traffic] <= NEAR * cycles.min()]
+    lean = [tiling(order) for order in near[:OTHER_CANDIDATES]]
+    return tuple(dict.fromkeys((*blocks.values(), *pixels.values(), *lean)))
