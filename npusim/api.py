@@ -58,26 +58,28 @@ def names(kind: str) -> list[str]:
 def simulate(
     step: StepGraph | str | Path, hardware: Hardware | str | Path = "edge-16x16",
     dataflow: Dataflow | str | Path = "dense-os", method: str = "", *, engine: str = "fast", energy: str | None = None,
+    objective: str = "cycles", mapping: str | Path | None = None,
 ) -> Result:  # fmt: skip
     """Simulate one training step on a machine.
 
     step, hardware, dataflow: values, names or files. method: a training method, "swu" or "last-k:k=2"; without one
     the step runs as it was recorded, masks included. engine: "fast" or "simpy" (the readable specification; equal
-    results). energy: an energy table other than the machine's. Raises NpusimError for names and values that do not
-    fit, CapacityError (one of them) for an operation that does not fit the machine's buffers.
+    results). energy: an energy table other than the machine's. objective: what tilings make least, "cycles", "energy"
+    or "edp"; mapping: a file of tilings fixed by hand (`npusim show mapping`). Raises NpusimError for names and values
+    that do not fit, CapacityError (one of them) for an operation that does not fit the machine's buffers.
 
     >>> r = npusim.simulate("resnet18-swu", npusim.hardware("edge-16x16", rows=32), dataflow="reduction-spatial")
     >>> r.cycles, r.energy_pj
     >>> r.layers[["name", "phase", "cycles", "utilisation"]]
     """
-    graph, machine, request = _prepared(step, hardware, engine, energy)
+    graph, machine, request = _prepared(step, hardware, engine, energy, objective, mapping)
     return evaluate(graph, machine, dataflow, method, request, _called("simulate", request, dataflow, method))
 
 
 def compare(
     step: StepGraph | str | Path, hardware: Hardware | str | Path = "edge-16x16",
     dataflows: Sequence[Dataflow | str | Path] = ("dense-os",), methods: Sequence[str] = ("",), *,
-    engine: str = "fast", energy: str | None = None,
+    engine: str = "fast", energy: str | None = None, objective: str = "cycles", mapping: str | Path | None = None,
 ) -> Comparison:  # fmt: skip
     """Simulate a step with every one of `dataflows` and of `methods`; the first of both is the baseline.
 
@@ -88,7 +90,7 @@ def compare(
     """
     from npusim.comparison import Comparison
 
-    graph, machine, request = _prepared(step, hardware, engine, energy)
+    graph, machine, request = _prepared(step, hardware, engine, energy, objective, mapping)
     command = _called("compare", request, *dataflows, *methods)
     return Comparison.of(
         *(evaluate(graph, machine, flow, name, request, command) for name in methods for flow in dataflows)
@@ -120,7 +122,9 @@ def evaluate(
     flow = catalogue.load_dataflow(dataflow) if isinstance(dataflow, str | Path) else dataflow
     if not request.dataflows and isinstance(dataflow, str | Path):
         request = replace(request, dataflows={flow.name: catalogue.find("dataflows", dataflow)})
-    options: dict[str, Any] = {"engine_name": request.engine, "energy": request.energy}
+    options: dict[str, Any] = {"engine_name": request.engine, "energy": request.energy, "choice": request.choice}
+    if request.choice is not None:
+        request.choice.check(graph)
     if not method_text:
         plan = None
         if request.memory is not None:
@@ -139,11 +143,14 @@ def evaluate(
     return results.of_plan(planned, machine, request, command, graph)
 
 
-def _prepared(step: Any, hardware_: Any, engine: str, energy: str | None) -> tuple[StepGraph, Hardware, Request]:
+def _prepared(
+    step: Any, hardware_: Any, engine: str, energy: str | None, objective: str, mapping: str | Path | None
+) -> tuple[StepGraph, Hardware, Request]:
     from npusim import engine as engines
     from npusim import npu
     from npusim import workload as workloads
     from npusim.errors import unknown
+    from npusim.mapping import choice
     from npusim.provenance import Request
 
     if engine not in engines.ENGINES:
@@ -156,7 +163,9 @@ def _prepared(step: Any, hardware_: Any, engine: str, energy: str | None) -> tup
         asked = step.name
     named = isinstance(hardware_, str | Path)
     machine = npu.load(hardware_) if named else hardware_
-    request = Request(asked, str(hardware_) if named else machine.name, engine=engine, energy=energy, source=source)
+    chosen = choice.choice(objective, mapping) if objective != "cycles" or mapping is not None else None
+    name = str(hardware_) if named else machine.name
+    request = Request(asked, name, engine=engine, energy=energy, source=source, choice=chosen)
     return step, machine, request
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from npusim.mapping.choice import Choice
     from npusim.simulation import Run
     from npusim.spill import MemoryLimit
 
@@ -25,7 +26,7 @@ LIBRARIES = ("numpy", "numba", "simpy", "pandas", "pydantic", "matplotlib")
 class Request:
     """What the user asked for. `source` is the workload's file (None when made in memory), `dataflows` the files
     of the dataflows by name, `changes` the keys of the machine that differ from its description, `memory` the limit of
-    the step's memory."""
+    the step's memory, `choice` how tilings are chosen."""
 
     workload: str
     hardware: str
@@ -37,6 +38,7 @@ class Request:
     source: Path | None = None
     dataflows: Mapping[str, Path] = field(default_factory=dict)
     memory: MemoryLimit | None = None
+    choice: Choice | None = None
 
 
 def manifest(runs: Sequence[Run], request: Request, command: Sequence[str]) -> dict[str, Any]:
@@ -66,6 +68,7 @@ def manifest(runs: Sequence[Run], request: Request, command: Sequence[str]) -> d
             "parameters": first.hardware.model_dump(),
         },
         "engine": request.engine,
+        "mapping": mapping_of(request.choice),
         "memory_limit": asdict(request.memory) if request.memory else None,
         "dataflows": {
             run.dataflow: {
@@ -77,6 +80,16 @@ def manifest(runs: Sequence[Run], request: Request, command: Sequence[str]) -> d
             for run in runs
         },
         "energy": _energy(first),
+    }
+
+
+def mapping_of(choice: Choice | None) -> dict[str, Any]:
+    """What tilings make least, and the file of those fixed by hand."""
+    return {
+        "objective": choice.objective if choice else "cycles",
+        "file": choice.source or None if choice else None,
+        "fixed": len(choice.fixed) if choice else 0,
+        "digest": choice.digest() or None if choice else None,
     }
 
 

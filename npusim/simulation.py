@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
@@ -13,11 +14,12 @@ from npusim import catalogue, engine, notebook, text, units
 from npusim import program as tp
 from npusim.counters import COUNTERS
 from npusim.energy import table as energy_table
-from npusim.energy.account import Energy, account
+from npusim.energy.account import Energy, account, prices
 from npusim.energy.dram import WORK as DRAM_WORK
 from npusim.engine import Schedule
 from npusim.errors import BrokenLaw
 from npusim.graph import PHASES, StepGraph, describe
+from npusim.mapping.choice import Choice, objective
 from npusim.mapping.lower import Lowered, lower
 from npusim.verify import verify
 
@@ -168,25 +170,38 @@ TIMING = (
 
 def simulate(
     graph: StepGraph, hardware: Hardware, dataflow: Dataflow | str = "dense-os", engine_name: str = "fast",
-    energy: str | None = None, priced_as: Hardware | None = None,
+    energy: str | None = None, priced_as: Hardware | None = None, choice: Choice | None = None,
 ) -> Run:  # fmt: skip
     """Simulate one training step of `graph` on `hardware`; `energy` overrides the machine's energy table.
 
-    `priced_as`: the machine whose prices apply, when `hardware` is one that runs tensors of other widths.
+    `priced_as`: the machine whose prices apply, when `hardware` is one that runs tensors of other widths. `choice`:
+    what tilings make least, and those fixed by hand.
 
     Raises CatalogueError, ConfigError, CapacityError (user mistakes) and BrokenLaw.
     """
     resolve = cache(catalogue.load_dataflow)
     chosen = resolve(dataflow) if isinstance(dataflow, str) else dataflow
-    lowered = lower(graph, chosen, hardware, resolve)
-    verify(lowered.program, hardware)
-    schedule = engine.run(lowered.program, engine.unit_capacity(hardware), engine_name)
-    timing = op_timing(lowered, schedule)
+    found = lowered(graph, hardware, chosen, resolve, choice, energy, priced_as)
+    verify(found.program, hardware)
+    schedule = engine.run(found.program, engine.unit_capacity(hardware), engine_name)
+    timing = op_timing(found, schedule)
     table = energy_table.load(energy or hardware.energy.table)
-    spent = account(lowered.counts, timing["cycles"], priced_as or hardware, table)
-    run = Run(graph, hardware, chosen.name, engine_name, lowered, schedule, energy=spent, **timing)
+    spent = account(found.counts, timing["cycles"], priced_as or hardware, table)
+    run = Run(graph, hardware, chosen.name, engine_name, found, schedule, energy=spent, **timing)
     run.verify()
     return run
+
+
+def lowered(
+    graph: StepGraph, hardware: Hardware, dataflow: Dataflow, resolve: Callable[[str], Dataflow],
+    choice: Choice | None = None, energy: str | None = None, priced_as: Hardware | None = None,
+) -> Lowered:  # fmt: skip
+    """The step as a program of tiles; an energy table is read only when `choice` looks at energy."""
+    wanted = choice or Choice()
+    priced = None
+    if wanted.objective != "cycles":
+        priced = prices(priced_as or hardware, energy_table.load(energy or hardware.energy.table))
+    return lower(graph, dataflow, hardware, resolve, wanted, objective(wanted.objective, priced))
 
 
 def op_timing(lowered: Lowered, schedule: Schedule) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import typer
 from npusim.cli import methods, options
 
 KINDS = ("workloads", "dataflows", "hardware", "energy", "methods")
+MAPPING = "mapping"
 SINGULAR = {"workload": "workloads", "dataflow": "dataflows", "method": "methods"}
 
 
@@ -87,23 +88,60 @@ def _about(kind: str, name: str) -> str:
         return f"cannot be read: {clean(error)}"
 
 
-def show(kind: Kind, name: Name, json: options.Json = False) -> None:
-    """Show everything about one workload, dataflow, machine, energy table or training method.
+Shown = Annotated[
+    str,
+    typer.Argument(
+        metavar="KIND", help="workload, dataflow, hardware, energy, method or mapping.", callback=lambda value: (
+            value if value == MAPPING else _kind(value)
+        ), autocompletion=lambda incomplete: [kind for kind in (*KINDS, MAPPING) if kind.startswith(incomplete)],
+    ),
+]  # fmt: skip
+
+
+def show(
+    kind: Shown,
+    name: Name,
+    hardware: Annotated[str | None, typer.Option("--hardware", "-H", help="Of a mapping: the machine.")] = None,
+    dataflow: Annotated[str | None, typer.Option("--dataflow", "-d", help="Of a mapping: the dataflow.")] = None,
+    input_size: options.InputSize = None,
+    batch: options.Batch = None,
+    changes: options.Changes = None,
+    objective: Annotated[str | None, typer.Option("--objective", help="Of a mapping: cycles, energy or edp.")] = None,
+    mapping: options.MappingFile = None,
+    json: options.Json = False,
+) -> None:
+    """Show everything about one workload, dataflow, machine, energy table or training method, or a step's mapping.
+
+    A mapping is printed as the file that --mapping of run, compare and sweep takes: save it, edit it, run it.
 
     \b
     Example:
       npusim show hardware edge-16x16
+      npusim show mapping tiny-cnn --hardware edge-16x16 --dataflow dense-os > tiny.toml
     """
     from npusim.report import json_text
     from npusim.text import clean
 
-    value, lines = {
-        "workloads": _workload,
-        "dataflows": _dataflow,
-        "hardware": _hardware,
-        "energy": _energy,
-        "methods": methods.show,
-    }[kind](name)
+    if kind == MAPPING:
+        from npusim.cli import mappings
+        from npusim.provenance import Request
+
+        choice = options.choice(objective or "cycles", mapping)
+        request = Request(name, hardware or "edge-16x16", {}, input_size, batch, choice=choice)
+        value, lines = mappings.show(request, options.one_dataflow(dataflow or "dense-os"), changes, choice)
+    elif given := [key for key, value in (
+        ("--hardware", hardware), ("--dataflow", dataflow), ("--input-size", input_size), ("--batch", batch),
+        ("--set", changes), ("--objective", objective), ("--mapping", mapping),
+    ) if value is not None]:  # fmt: skip
+        raise typer.BadParameter(f"only `npusim show mapping` takes {', '.join(given)}", param_hint=given[0])
+    else:
+        value, lines = {
+            "workloads": _workload,
+            "dataflows": _dataflow,
+            "hardware": _hardware,
+            "energy": _energy,
+            "methods": methods.show,
+        }[kind](name)
     if json:
         print(json_text(value), end="")
         return

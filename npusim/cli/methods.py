@@ -29,9 +29,11 @@ def compare(
     names = _names(methods)
     with working("simulating methods"):
         graph, machine, request = options.prepare(request, [flow], settings)
+        if request.choice is not None:
+            request.choice.check(graph)
         found = compare_methods(
             graph, machine, names, flow, misfits=methods.strip() == "all", limit=request.memory,
-            engine_name=request.engine, energy=request.energy,
+            engine_name=request.engine, energy=request.energy, choice=request.choice,
         )  # fmt: skip
         rows = [run.row(found.runs[0]) for run in found.runs]
         record = manifest(found.runs[0].runs, request, command) | {"methods": rows, "left_out": dict(found.misfits)}

@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from npusim.graph import StepGraph
+    from npusim.mapping.choice import Choice
     from npusim.npu import Hardware
     from npusim.provenance import Request
     from npusim.spill import MemoryLimit
@@ -87,6 +88,14 @@ Energy = Annotated[
     str | None,
     typer.Option("--energy", help="An energy table other than the machine's.", autocompletion=complete("energy")),
 ]
+Objective = Annotated[
+    str,
+    typer.Option("--objective", help="What tilings make least: cycles, energy or edp (energy-delay product)."),
+]
+MappingFile = Annotated[
+    Path | None,
+    typer.Option("--mapping", metavar="FILE", help="Tilings fixed by hand; `npusim show mapping` prints such a file."),
+]
 MemoryLimitSize = Annotated[
     str | None,
     typer.Option(
@@ -124,6 +133,15 @@ def prepare(
 
         graph = reshape(graph, request.input_size, request.batch)
     return graph, machine, replace(request, source=source, changes=changes, dataflows=files)
+
+
+def choice(objective: str, mapping: Path | None) -> Choice | None:
+    """The options --objective and --mapping together; None for the defaults."""
+    if objective == "cycles" and mapping is None:
+        return None
+    from npusim.mapping import choice as choices
+
+    return choices.choice(objective, mapping)
 
 
 def step_of(workload: str) -> tuple[Path, StepGraph]:

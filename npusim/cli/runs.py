@@ -24,6 +24,8 @@ def run(
     batch: options.Batch = None,
     changes: options.Changes = None,
     energy: options.Energy = None,
+    objective: options.Objective = "cycles",
+    mapping: options.MappingFile = None,
     memory_limit: options.MemoryLimitSize = None,
     memory_over: options.MemoryOver = "error",
     scalesim_config: scalesim.Config = None,
@@ -55,7 +57,8 @@ def run(
         return
     name = options.one_dataflow(dataflow)
     limit = options.memory_limit(memory_limit, memory_over)
-    request = Request(workload, hardware, {}, input_size, batch, engine, energy, memory=limit)
+    choice = options.choice(objective, mapping)
+    request = Request(workload, hardware, {}, input_size, batch, engine, energy, memory=limit, choice=choice)
     _check(out)
     with working(f"simulating {dataflow}"), laws():
         from npusim import api
@@ -86,6 +89,8 @@ def compare(
     batch: options.Batch = None,
     changes: options.Changes = None,
     energy: options.Energy = None,
+    objective: options.Objective = "cycles",
+    mapping: options.MappingFile = None,
     memory_limit: options.MemoryLimitSize = None,
     memory_over: options.MemoryOver = "error",
     out: options.Out = None,
@@ -107,7 +112,8 @@ def compare(
 
     names = options.names_of(dataflow)
     limit = options.memory_limit(memory_limit, memory_over)
-    request = Request(workload, hardware, {}, input_size, batch, engine, energy, memory=limit)
+    choice = options.choice(objective, mapping)
+    request = Request(workload, hardware, {}, input_size, batch, engine, energy, memory=limit, choice=choice)
     _check(out)
     if methods is not None:
         from npusim.cli.methods import compare as compare_methods

@@ -21,6 +21,7 @@ from npusim.errors import CapacityError, ConfigError
 from npusim.folding import ceil_div
 from npusim.graph import MAC_KINDS, TAPS, Conv, Op, StepGraph, Vector, describe
 from npusim.mapping import _kernels, crossbar, limits, search, vector
+from npusim.mapping.choice import Choice, Objective
 from npusim.mapping.problem import Problem, problems
 from npusim.mapping.tiling import Tiling, image_extents, passes, tap_lines, tile_cycles, tile_extents, tile_starts
 
@@ -53,8 +54,13 @@ class Lowered:
     counts: np.ndarray
 
 
-def lower(graph: StepGraph, dataflow: Dataflow, hw: Hardware, resolve) -> Lowered:
+def lower(
+    graph: StepGraph, dataflow: Dataflow, hw: Hardware, resolve, choice: Choice | None = None,
+    objective: Objective | None = None,
+) -> Lowered:  # fmt: skip
     """Map every operation of `graph`; `resolve(name)` gives a dataflow by name (for fallbacks).
+
+    `choice`: tilings fixed by hand; `objective`: what the others make least (default: cycles).
 
     Raises CapacityError when an operation cannot be tiled, or the step not be counted, ConfigError when a selective
     dataflow gets a step that has no update masks at all. A mask that selects everything is taken as none.
@@ -65,6 +71,7 @@ def lower(graph: StepGraph, dataflow: Dataflow, hw: Hardware, resolve) -> Lowere
             "use a recorded workload with update masks, or a dense dataflow"
         )
     limits.check(graph, hw)
+    pick = _Picker(choice or Choice(), objective or Objective(), hw)
     builder = _Builder(hw)
     cells = crossbar.place(graph, hw) if hw.crossbar is not None else None
     plans, counts = [], np.zeros((len(graph.ops), len(COUNTERS)), np.int64)
@@ -79,7 +86,7 @@ def lower(graph: StepGraph, dataflow: Dataflow, hw: Hardware, resolve) -> Lowere
         if cells is not None and cells.multiplies(op):
             plan, work = _lower_in_cells(op, graph, hw, builder, index)
         elif op.kind in MAC_KINDS:
-            plan, work = _lower_macs(op, problems(op, graph.tensors), mask, dataflow, hw, resolve, builder, index)
+            plan, work = _lower_macs(op, problems(op, graph.tensors), mask, dataflow, pick, resolve, builder, index)
         else:
             selected = mask if dataflow.selective and _covers(mask, op) else None
             tasks, deps, work = vector.lower(op, graph, hw, selected)
@@ -124,13 +131,13 @@ def _covers(mask: Mask | None, op: Op) -> bool:
 
 
 def _lower_macs(
-    op: Op, parts: list[Problem], mask: Mask | None, dataflow: Dataflow, hw, resolve, builder, index: int
+    op: Op, parts: list[Problem], mask: Mask | None, dataflow: Dataflow, pick: _Picker, resolve, builder, index: int
 ):  # fmt: skip
     groups = op.dims.groups if isinstance(op.dims, Conv) else 1
     if mask is not None and mask.count == mask.size:
         mask = None
     if dataflow.choices:
-        dataflow = _fastest(op, parts, mask, [resolve(name) for name in dataflow.choices], hw, groups)
+        dataflow = pick.dataflow(op, parts, mask, [resolve(name) for name in dataflow.choices], groups)
     while not dataflow.accepts(op.phase, groups, mask):
         dataflow = resolve(dataflow.fallback)
     used = mask if dataflow.selective else None
@@ -139,7 +146,7 @@ def _lower_macs(
         if number:
             builder.fence(index)
         try:
-            mapped = _lower_problem(problem, dataflow, hw, used)
+            mapped = pick.mapped(op, number, problem, dataflow, used)
         except CapacityError as error:
             raise CapacityError(f"{op.label} ({describe(op.dims)}) with {dataflow.name}: {error}") from None
         builder.add(mapped.tasks, mapped.deps, index)
@@ -151,28 +158,42 @@ def _lower_macs(
     return OpPlan(op, dataflow.name, tuple(tilings), stall, dense), total
 
 
-def _fastest(
-    op: Op, parts: list[Problem], mask: Mask | None, choices: list[Dataflow], hw: Hardware, groups: int
-) -> Dataflow:  # fmt: skip
-    """Of the dataflows that accept the operation, the one with the fewest cycles alone; the first if none does.
+class _Picker(NamedTuple):
+    """Takes the tiling of a problem, and the dataflow of an operation that leaves it open."""
 
-    A dataflow that the machine cannot run (no registers, no tiling that fits) is no choice.
-    """
-    fitting = [flow for flow in choices if flow.accepts(op.phase, groups, mask)]
-    if len(fitting) < 2:
-        return (fitting or choices)[0]
+    choice: Choice
+    objective: Objective
+    hw: Hardware
 
-    def cycles(flow: Dataflow) -> float:
-        used = mask if flow.selective else None
-        try:
-            return sum(_cycles_alone(_lower_problem(problem, flow, hw, used), hw) for problem in parts)
-        except (CapacityError, ConfigError):
-            return inf
+    def mapped(self, op: Op, part: int, problem: Problem, dataflow: Dataflow, mask: Mask | None) -> _Mapped:
+        fixed = self.choice.tiling(op.name, op.phase, part, dataflow.name)
+        if fixed is None:
+            return _lower_problem(problem, dataflow, self.hw, mask, self.objective)
+        return _lower_fixed(problem, fixed, dataflow, self.hw, mask)
 
-    return min(fitting, key=cycles)
+    def dataflow(
+        self, op: Op, parts: list[Problem], mask: Mask | None, choices: list[Dataflow], groups: int
+    ) -> Dataflow:  # fmt: skip
+        """Of those that accept the operation, the one with the least objective alone; the first if none does.
+
+        A dataflow that the machine cannot run (no registers, no tiling that fits) is no choice.
+        """
+        fitting = [flow for flow in choices if flow.accepts(op.phase, groups, mask)]
+        if len(fitting) < 2:
+            return (fitting or choices)[0]
+
+        def value(flow: Dataflow) -> float:
+            used = mask if flow.selective else None
+            try:
+                found = (self.mapped(op, i, problem, flow, used) for i, problem in enumerate(parts))
+                return sum(_value_alone(mapped, self.hw, self.objective) for mapped in found)
+            except (CapacityError, ConfigError):
+                return inf
+
+        return min(fitting, key=value)
 
 
-CYCLE_SLACK = 1.001
+CYCLES = Objective()
 
 
 class _Mapped(NamedTuple):
@@ -191,26 +212,42 @@ class _Mapped(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _lower_problem(problem: Problem, dataflow: Dataflow, hw: Hardware, mask: Mask | None) -> _Mapped:
-    """The problem with its best tiling: by estimate, or when a mask decides what a tile costs, by simulation.
-
-    Of the simulated tilings within CYCLE_SLACK of the fewest cycles, the one that moves the fewest bytes.
-    """
-    if mask is None:
+def _lower_problem(
+    problem: Problem, dataflow: Dataflow, hw: Hardware, mask: Mask | None, objective: Objective = CYCLES
+) -> _Mapped:
+    """The problem with its best tiling, see `search`; of tilings as good but for SLACK, the one that moves least."""
+    if mask is None and objective == CYCLES:
         return _map(problem, search.best(problem, dataflow, hw), dataflow, hw, None)
-    tried = [_map(problem, tiling, dataflow, hw, mask) for tiling in search.masked(problem, dataflow, hw, mask)]
-    cycles = [_cycles_alone(mapped, hw) for mapped in tried]
-    limit = min(cycles) * CYCLE_SLACK
-    close = [(mapped.moved_bytes, spent, i) for i, (mapped, spent) in enumerate(zip(tried, cycles, strict=True))
-             if spent <= limit]  # fmt: skip
+    if mask is None:
+        tilings = search.promising(problem, dataflow, hw, objective)
+    else:
+        tilings = search.masked(problem, dataflow, hw, mask)
+    tried = [_map(problem, tiling, dataflow, hw, mask) for tiling in tilings]
+    values = [_value_alone(mapped, hw, objective) for mapped in tried]
+    limit = min(values) * search.SLACK
+    close = [(mapped.moved_bytes, value, i) for i, (mapped, value) in enumerate(zip(tried, values, strict=True))
+             if value <= limit]  # fmt: skip
     return tried[min(close)[2]]
 
 
-def _cycles_alone(mapped: _Mapped, hw: Hardware) -> int:
+@lru_cache(maxsize=1024)
+def _lower_fixed(problem: Problem, tiling: Tiling, dataflow: Dataflow, hw: Hardware, mask: Mask | None) -> _Mapped:
+    """The problem with a tiling given by hand; CapacityError when it does not fit."""
+    search.check(problem, tiling, dataflow, hw, mask)
+    return _map(problem, tiling, dataflow, hw, mask)
+
+
+def _value_alone(mapped: _Mapped, hw: Hardware, objective: Objective) -> float:
     builder = _Builder(hw)
     builder.fence(0)
     builder.add(mapped.tasks, mapped.deps, 0)
-    return engine.run(builder.program(), engine.unit_capacity(hw)).cycles
+    moved = builder.traffic()
+    counts = {key: mapped.counts.get(key, 0) + moved.get(key, 0) for key in (*mapped.counts, *moved)}
+    return objective.value(counts, engine.run(builder.program(), engine.unit_capacity(hw)).cycles)
+
+
+def _cycles_alone(mapped: _Mapped, hw: Hardware) -> int:
+    return int(_value_alone(mapped, hw, CYCLES))
 
 
 def _map(problem: Problem, tiling: Tiling, dataflow: Dataflow, hw: Hardware, mask: Mask | None) -> _Mapped:

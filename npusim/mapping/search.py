@@ -21,12 +21,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from npusim.counters import COUNTERS
 from npusim.dataflow import Dataflow, TileGrid
 from npusim.engine import unit_capacity
+from npusim.errors import CapacityError
 from npusim.folding import ceil_div
 from npusim.graph import TAPS
 from npusim.mapping import _search_kernels as kernels
-from npusim.mapping.candidates import Candidates, fitting, table
+from npusim.mapping.candidates import Candidates, described, fitting, footprints, table
+from npusim.mapping.choice import Objective
 from npusim.mapping.problem import Problem
 from npusim.mapping.tiling import Tiling, image_span, tap_lines, tile_cycles
 from npusim.program import UNIT_OF_KIND
@@ -36,18 +39,55 @@ if TYPE_CHECKING:
     from npusim.npu import Hardware
 
 PRICED, SHORTLIST, BUDGET, MOST_STEPS = 384, 96, 60_000, 32
+PRICED_BY_ENERGY = 24
+SLACK = 1.001
 MASKED_CANDIDATES, OTHER_CANDIDATES, NEAR = 8, 4, 1.2
 AXES = 6
 
 
 def best(problem: Problem, dataflow: Dataflow, hw: Hardware) -> Tiling:
-    """The tiling of fewest cycles, of equals the one that moves the fewest bytes. CapacityError when none fits."""
+    """The tiling of fewest cycles; of those within SLACK of it the one that moves the fewest bytes.
+
+    CapacityError when none fits.
+    """
     found = fitting(problem, hw, table(problem))
     steps = found.steps
     found = found.take(steps <= MOST_STEPS * steps.min())
     cycles, _ = estimate(problem, dataflow, hw, found)
     swap, i = np.divmod(smallest(cycles.ravel(), PRICED), found.g.size)
     return simulated(problem, dataflow, hw, found.take(i), swap.astype(bool))
+
+
+def promising(problem: Problem, dataflow: Dataflow, hw: Hardware, objective: Objective) -> tuple[Tiling, ...]:
+    """The PRICED_BY_ENERGY tilings with the least estimate of an objective that counts energy."""
+    found = fitting(problem, hw, table(problem))
+    cycles, moved = estimate(problem, dataflow, hw, found)
+    t, pj = found.n * found.p * found.q, dict(zip(COUNTERS, objective.pj_per_count, strict=True))
+    bits, energy = hw.precision.bits, cycles * objective.pj_per_cycle
+    energy += moved * (pj["dram_read_bytes"] + (pj["a_write_bytes"] + pj["b_write_bytes"]) / 2)
+    if problem.taps:
+        cost = dataflow.cost(_grid(problem, hw, found[:AXES]), hw)
+        tiles = problem.groups * problem.m * problem.c * problem.t / (found.g * found.m * found.c * t)
+        updates = (pj["accumulator_read_bytes"] + pj["accumulator_write_bytes"]) * hw.precision.accumulator_bits / 8
+        words = cost.a_words * (bits(problem.a_kind) / 8 * pj["a_read_bytes"])
+        words = words + cost.b_words * (bits(problem.b_kind) / 8 * pj["b_read_bytes"]) + cost.updates * updates
+        energy = energy + tiles * words
+    value = (energy * cycles if objective.name == "edp" else energy).ravel()
+    tilings = []
+    for order in smallest(value, PRICED_BY_ENERGY):
+        swap, i = divmod(int(order), found.g.size)
+        tilings.append(found.tiling(i, swap > 0))
+    return (best(problem, dataflow, hw), *tilings)
+
+
+def check(problem: Problem, tiling: Tiling, dataflow: Dataflow, hw: Hardware, mask: Mask | None) -> None:
+    """Raise CapacityError when a tile does not fit the buffers."""
+    found = described(problem, np.array([[tiling.g, tiling.m, tiling.c, tiling.n, tiling.p, tiling.q]]))
+    need = footprints(problem, hw, found, mask, dataflow.compact_outputs)
+    large = [f"{int(size[0])} bytes in buffer {key!r}, which has {getattr(hw.buffers, key).slot_bytes} for a tile"
+             for key, size in need.items() if size[0] > getattr(hw.buffers, key).slot_bytes]  # fmt: skip
+    if large:
+        raise CapacityError(f"the given tile {tiling} does not fit {hw.name}: it needs {', '.join(large)}")
 
 
 def simulated(problem: Problem, dataflow: Dataflow, hw: Hardware, found: Candidates, swap: np.ndarray) -> Tiling:
@@ -61,7 +101,10 @@ def simulated(problem: Problem, dataflow: Dataflow, hw: Hardware, found: Candida
     found, swap = found.take(order), swap[order]
     spent, moved = simulate(problem, hw, found, swap, classes.busy[order], bounds[order], BUDGET)
     done = np.flatnonzero(spent >= 0)
-    chosen = done[np.lexsort((moved[done], spent[done]))[0]] if done.size else 0
+    if done.size == 0:
+        return found.tiling(0, swap[0])
+    close = done[spent[done] <= SLACK * spent[done].min()]
+    chosen = close[np.lexsort((spent[close], moved[close]))[0]]
     return found.tiling(chosen, swap[chosen])
 
 

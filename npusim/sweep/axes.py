@@ -26,7 +26,18 @@ if TYPE_CHECKING:
     from random import Random
 
 # Keys that choose the run; every other key is one of the machine.
-RUN_KEYS = ("workload", "hardware", "dataflow", "method", "input_size", "batch", "energy", "engine")
+RUN_KEYS = (
+    "workload",
+    "hardware",
+    "dataflow",
+    "method",
+    "input_size",
+    "batch",
+    "energy",
+    "engine",
+    "objective",
+    "mapping",
+)
 WHOLE_KEYS = {"input_size": 65536, "batch": 1048576}
 MAX_VALUES = 100_000
 MAX_DIGITS = 30

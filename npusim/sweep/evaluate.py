@@ -15,6 +15,8 @@ from npusim.energy import account, area, sram
 from npusim.energy.table import EnergyTable
 from npusim.errors import NpusimError
 from npusim.graph import PHASES
+from npusim.mapping.choice import Choice, objective
+from npusim.mapping.choice import choice as choice_of
 from npusim.mapping.lower import lower
 from npusim.method_runs import machine_of, times_of
 from npusim.npu import Hardware
@@ -71,15 +73,20 @@ class Evaluator:
         chosen = flows[job.dataflows[0][0]]
         while job.method and chosen.selective and not graph.update_masks:
             chosen = flows[chosen.fallback]
-        lowered = lower(graph, chosen, hw, flows.__getitem__)
+        prices = self._once(("prices", job.machine, job.energy), lambda: self._prices(job, priced))
+        choice = self._once(("choice", job.objective, job.mapping), lambda: self._choice(job))
+        aim = objective(choice.objective, None if choice.objective == "cycles" else prices)
+        lowered = lower(graph, chosen, hw, flows.__getitem__, choice, aim)
         verify(lowered.program, hw)
         schedule = engine.run(lowered.program, engine.unit_capacity(hw), job.engine)
         timing = op_timing(lowered, schedule)
-        prices = self._once(("prices", job.machine, job.energy), lambda: self._prices(job, priced))
         spent = account.apply(lowered.counts, timing["cycles"], prices)
         run = Run(graph, hw, chosen.name, job.engine, lowered, schedule, energy=spent, **timing)
         run.verify()
         return run
+
+    def _choice(self, job: Job) -> Choice:
+        return choice_of(job.objective, self._file(job.mapping) if job.mapping else None)
 
     def _machine(self, job: Job) -> Hardware:
         return self._once(("machine", job.machine), lambda: Hardware.model_validate_json(job.machine))

@@ -37,6 +37,7 @@ class Job:
 
     `dataflows`: the wanted one first, then those that it may fall back to or choose from. `machine`: the keys of
     a Hardware. `step`: digest of the step after re-shaping. `method`: "name:key=value" or "".
+    `objective` and `mapping` (digest of a mapping file or ""): how tilings are chosen.
     """
 
     key: str
@@ -49,10 +50,13 @@ class Job:
     energy: str
     machine: str
     method: str = ""
+    objective: str = "cycles"
+    mapping: str = ""
 
     @property
     def resources(self) -> tuple[str, ...]:
-        return (self.workload, self.energy, *(digest for _, digest in self.dataflows))
+        mapping = (self.mapping,) if self.mapping else ()
+        return (self.workload, self.energy, *(digest for _, digest in self.dataflows), *mapping)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +137,28 @@ class Resolver:
                 f"dataflow {name!r} skips work by update masks, but workload {point['workload']!r} has none; "
                 "use a recorded workload with update masks, or a dense dataflow"
             )
+        objective, file = point.get("objective", "cycles"), point.get("mapping", "")
+        mapping, chosen = self._once(("mapping", objective, file, point["workload"], size, batch), self._mapping)
         identity: tuple = (machine_digest, step, dataflows, point["engine"], energy, code_version())
         identity += (method, training) if method else ()
         cacti = binary()
         identity += (f"CACTI {cacti.sha256}",) if cacti else ()
+        identity += (chosen,) if chosen else ()
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-        return Job(key, workload, step, size, batch, dataflows, point["engine"], energy, machine_json, method)
+        return Job(
+            key,
+            workload,
+            step,
+            size,
+            batch,
+            dataflows,
+            point["engine"],
+            energy,
+            machine_json,
+            method,
+            objective,
+            mapping,
+        )
 
     def _once(self, asked: Any, find: Callable) -> Any:
         """The answer to a question that many points ask; a mistake is remembered too."""
@@ -193,6 +213,17 @@ class Resolver:
             _, graph = self._once(("workload", workload), self._workload)
             method.apply(chosen, reshaped(graph, size, batch), None, None, **parameters)
         return hashlib.sha256(Path(_file(chosen)).read_bytes()).hexdigest()
+
+    def _mapping(self, _: str, objective: str, file: str, workload: str, size: int | None, batch: int | None):
+        """Digests of a mapping file and of the choice that it makes with the objective; "" for the defaults."""
+        if objective == "cycles" and not file:
+            return "", ""
+        from npusim.mapping.choice import choice
+
+        found = choice(objective, file or None)
+        _, graph = self._once(("workload", workload), self._workload)
+        found.check(reshaped(graph, size, batch))
+        return self._keep(Resource(Path(file).name, Path(file).read_bytes())) if file else "", found.digest()
 
     def _workload(self, _: str, name: str):
         path = workload_file(name)

@@ -8,7 +8,8 @@
     [[points]]     single points besides
     [constraints]  "<= 5", ">= 64KiB": points outside are left out
 
-Keys: those of a run (workload, hardware, dataflow, method, input_size, batch, energy, engine), every key of a machine.
+Keys: those of a run (workload, hardware, dataflow, method, input_size, batch, energy, engine, objective, mapping),
+every key of a machine.
 Values: see `npusim.sweep.axes`. All mistakes of a file are reported together.
 """
 
