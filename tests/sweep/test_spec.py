@@ -93,7 +93,7 @@ def test_every_mistake_is_reported_together(spec):
     assert str(caught.value) == (
         "mine.toml: 6 problems\n"
         "  grid: array.row: unknown key (did you mean 'array.rows'?); keys of a run: workload, hardware, dataflow, "
-        "method, input_size, batch, energy, engine; else a key of the machine\n"
+        "method, input_size, batch, energy, engine, objective, mapping; else a key of the machine\n"
         "  linked.1: keys that move together need equally many values: array.rows has 2, vector.lanes has 1\n"
         "  constraints.area: unknown (did you mean 'area_mm2'?); allowed: area_mm2, sram_bytes, pes, peak_macs_per_s\n"
         "  constraints.sram_bytes = 'about 5': write a comparison, for example \"<= 5\"\n"
