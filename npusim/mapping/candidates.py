@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from npusim.npu import Hardware
 
 PARTS, TINY, SHORT, ALL_PIXELS = 8, 12, 32, 128
+MOST_COUNTED = 2**16
 
 
 class Candidates(NamedTuple):
@@ -107,14 +108,16 @@ def sizes(total: int) -> list[int]:
 def _image_sums(problem: Problem, axis: int, size: np.ndarray) -> np.ndarray:
     """Sums of `image_extents` over all tiles, for every size."""
     where = image_axis(problem, axis)
-    sums = np.zeros(where[0] + 1, np.int64)
-    for one in set(size.tolist()):
-        sums[one] = _image_sum(where, one)
-    return sums[size]
+    distinct, inverse = np.unique(size, return_inverse=True)
+    return np.array([_image_sum(where, one) for one in distinct.tolist()])[inverse.reshape(-1)]
 
 
 @lru_cache(maxsize=2**16)
 def _image_sum(axis: tuple[int, int, int, int, int], size: int) -> int:
+    total, image, *_ = axis
+    if ceil_div(total, size) > MOST_COUNTED:
+        # So many tiles are no candidate for long; every one reads something, all of them no less than this.
+        return min(total, image)
     return int(axis_extents(axis, size).sum())
 
 
