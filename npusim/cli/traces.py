@@ -85,7 +85,7 @@ def reshape(
     hint(f"written: {target}")
 
 
-FORMAT_HELP = "onnx, scalesim, execution-trace, profiler or layers; auto looks at the file."
+FORMAT_HELP = "onnx, scalesim, execution-trace, profiler, jax or layers; auto looks at the file."
 
 
 def _formats(incomplete: str) -> list[str]:
@@ -108,7 +108,7 @@ def import_(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Make a trace from a file of another tool: ONNX, SCALE-Sim, PyTorch profiles, layer tables.
+    """Make a trace from a file of another tool: ONNX, SCALE-Sim, PyTorch profiles, JAX, layer tables.
 
     \b
     Example:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from npusim.graph import StepGraph
 
 __all__ = [
-    "capture", "capture_static", "from_execution_trace", "from_layer_table", "from_onnx", "from_profiler",
-    "from_scalesim", "import_file", "read", "write",
+    "capture", "capture_static", "from_execution_trace", "from_jaxpr", "from_layer_table", "from_onnx", "from_profiler",
+    "from_scalesim", "import_file", "read", "save_jaxpr", "write",
 ]  # fmt: skip
 
 
@@ -89,3 +89,17 @@ def from_profiler(path: str | os.PathLike[str], **options: Any) -> StepGraph:
     from npusim.trace.imports import pytorch_events
 
     return pytorch_events.from_profiler(str(path), **options)
+
+
+def from_jaxpr(jaxpr: Any, **options: Any) -> StepGraph:
+    """The training step of a jaxpr; arguments as `npusim.trace.imports.jaxpr.from_jaxpr`."""
+    from npusim.trace.imports import jaxpr as implementation
+
+    return implementation.from_jaxpr(jaxpr, **options)
+
+
+def save_jaxpr(jaxpr: Any, path: str | os.PathLike[str], **options: Any) -> None:
+    """Write what `from_jaxpr` needs of a jaxpr as JSON, to be imported where JAX is not installed."""
+    from npusim.trace.imports import jaxpr as implementation
+
+    implementation.save_jaxpr(jaxpr, str(path), **options)

@@ -7,6 +7,7 @@
 | layers          | layer table as TOML or CSV (`npusim.layers`)                                     | synthesised     |
 | execution-trace | JSON of PyTorch's ExecutionTraceObserver                                         | recorded        |
 | profiler        | Chrome JSON of torch.profiler with `record_shapes=True`                          | recorded        |
+| jax             | JSON that `npusim.trace.save_jaxpr` makes of a training step's jaxpr             | recorded        |
 
 JSON may be gzipped. Every failure is one NpusimError that names the file and the place in it.
 """
@@ -29,10 +30,11 @@ READERS = {
     "layers": ("table", "from_layer_table"),
     "execution-trace": ("pytorch_events", "from_execution_trace"),
     "profiler": ("pytorch_events", "from_profiler"),
+    "jax": ("jaxpr", "from_jaxpr_file"),
 }
 FORMATS = ("auto", *READERS)
 OPTIMIZED = ("onnx", "scalesim", "layers")
-SKIPPING = ("onnx", "execution-trace", "profiler")
+SKIPPING = ("onnx", "execution-trace", "profiler", "jax")
 
 
 def import_file(
@@ -83,10 +85,12 @@ def detect(path: str | Path) -> str:
 
 def _of_json(value: object, path: str | Path) -> str:
     if isinstance(value, dict):
-        for key, found in (("traceEvents", "profiler"), ("nodes", "execution-trace")):
+        for key, found in (("traceEvents", "profiler"), ("npusim_jaxpr", "jax"), ("nodes", "execution-trace")):
             if key in value:
                 return found
-    raise TraceError(f"{path}: neither an execution trace (key nodes), nor a profile (key traceEvents)")
+    raise TraceError(
+        f"{path}: neither an execution trace (key nodes), nor a profile (traceEvents), nor a saved jaxpr (npusim_jaxpr)"
+    )
 
 
 def _reader(format: str) -> Callable[..., StepGraph]:

@@ -77,7 +77,9 @@ def _conv(net: Net, node: Any) -> None:
     flat, result = len(x) == 3, net.shape(node.output[0])
     stride, dilation = (list(given.get(key) or [1] * (len(x) - 2)) for key in ("strides", "dilations"))
     padding = [
-        _padding(x[i + 2], result[i + 2], (w[i + 2] - 1) * dilation[i] + 1, stride[i], _pads(given, i, len(x) - 2))
+        fitting_padding(
+            x[i + 2], result[i + 2], (w[i + 2] - 1) * dilation[i] + 1, stride[i], _pads(given, i, len(x) - 2)
+        )
         for i in range(len(x) - 2)
     ]
     layer = net.activation(node.input[0])
@@ -100,7 +102,7 @@ def _pads(given: Any, axis: int, axes: int) -> int:
     return pads[axis] + pads[axis + axes]
 
 
-def _padding(size: int, out: int, extent: int, stride: int, total: int) -> int:
+def fitting_padding(size: int, out: int, extent: int, stride: int, total: int) -> int:
     """Padding on both sides that gives `out` windows of `extent`; that of the file when it is symmetric."""
     tried = [(total + 1) // 2, total // 2, *range(extent + stride)]
     for padding in tried:
@@ -209,7 +211,9 @@ def _pool(net: Net, node: Any) -> None:
         stride, dilation = (list(given.get(key) or [1] * axes) for key in ("strides", "dilations"))
         if set(dilation) != {1}:
             raise Unknown("pooling with dilation")
-        padding = [_padding(x[i + 2], result[i + 2], window[i], stride[i], _pads(given, i, axes)) for i in range(axes)]
+        padding = [
+            fitting_padding(x[i + 2], result[i + 2], window[i], stride[i], _pads(given, i, axes)) for i in range(axes)
+        ]
         one = [1] if flat else []
         none = [0] if flat else []
         options = {"kernel": (*one, *window), "stride": (*one, *stride), "padding": (*none, *padding)}

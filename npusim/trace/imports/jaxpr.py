@@ -1,0 +1,231 @@
+"""Training steps from JAX: the jaxpr of a function that computes gradients and updates, as JAX traced it.
+
+    def step(params, x, y):
+        loss, grads = jax.value_and_grad(loss_function)(params, x, y)
+        return jax.tree.map(lambda w, d: w - 0.1 * d, params, grads), loss
+
+    jaxpr = jax.make_jaxpr(step)(params, x, y)            # arrays or jax.ShapeDtypeStruct
+    graph = npusim.trace.from_jaxpr(jaxpr)                # or save_jaxpr(jaxpr, "step.json"), and import that elsewhere
+
+The first results must be the updated parameters, in the order of the first arguments (optimizer state may follow them).
+The file is JSON, not a pickle and not JAX's text, which changes between versions:
+
+| key            | value                                                                                     |
+|----------------|-------------------------------------------------------------------------------------------|
+| `npusim_jaxpr` | 1                                                                                         |
+| `jax`          | version of JAX                                                                            |
+| `parameters`   | names of the first arguments, or null                                                     |
+| `vars`         | [shape, type] of every variable                                                           |
+| `invars`, `outvars` | numbers of variables; null for a literal                                             |
+| `eqns`         | {`p`: primitive, `in`, `out`: variables, `stack`: name stack, `params`}; calls inlined    |
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from npusim import atomic
+from npusim.errors import TraceError
+from npusim.trace.imports.files import load_json
+from npusim.trace.imports.jaxpr_steps import Equation, Program, step_of
+
+if TYPE_CHECKING:
+    from npusim.graph import StepGraph
+
+SCHEMA = 1
+MAX_EQUATIONS = 200_000
+MAX_VARIABLES = 2_000_000
+MAX_RANK = 12
+MAX_SIZE = 2**40
+INLINED = (
+    "jit", "pjit", "closed_call", "core_call", "named_call", "custom_jvp_call", "custom_vjp_call", "remat", "remat2",
+    "checkpoint", "custom_vjp_call_jaxpr",
+)  # fmt: skip
+_BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+_KEPT = {
+    "conv_general_dilated": ("window_strides", "padding", "lhs_dilation", "rhs_dilation", "feature_group_count",
+                             "batch_group_count"),
+    "dot_general": ("dimension_numbers",),
+    **dict.fromkeys(("reduce_window_max", "reduce_window_sum", "select_and_scatter_add", "select_and_gather_add"),
+                    ("window_dimensions", "window_strides", "padding")),
+}  # fmt: skip
+_MACS = ("conv_general_dilated", "dot_general", "ragged_dot_general", "ragged_dot")
+
+
+def from_jaxpr(
+    jaxpr: Any, *, parameters: Sequence[str] | None = None, name: str = "jax", skip_unknown: bool = False
+) -> StepGraph:
+    """The training step of a jaxpr (`jax.make_jaxpr(step)(...)`); `parameters` names its first arguments.
+
+    With `skip_unknown`, loops and branches that multiply matrices are left out and listed in `meta["skipped"]`.
+    TraceError names the equation that stands in the way.
+    """
+    return _step(_plain(jaxpr, parameters), "jaxpr", name, skip_unknown)
+
+
+def save_jaxpr(jaxpr: Any, path: str | Path, parameters: Sequence[str] | None = None) -> None:
+    """Write what `from_jaxpr` needs as JSON."""
+    atomic.write(path, json.dumps(_plain(jaxpr, parameters), separators=(",", ":")) + "\n")
+
+
+def from_jaxpr_file(path: str | Path, *, name: str = "", skip_unknown: bool = False) -> StepGraph:
+    """The training step in a file that `save_jaxpr` wrote (JSON, gzipped or not)."""
+    title = Path(path).name.removesuffix(".gz").removesuffix(".json") or "jax"
+    return _step(load_json(path), str(path), name or title, skip_unknown)
+
+
+def _step(value: Any, label: str, name: str, skip_unknown: bool) -> StepGraph:
+    try:
+        return step_of(_program(value), label, name, skip_unknown)
+    except _Wrong as problem:
+        raise TraceError(f"{label}: {problem}") from None
+
+
+# --- from JAX's objects
+
+
+def _plain(jaxpr: Any, parameters: Sequence[str] | None) -> dict[str, Any]:
+    """The JSON value of a closed or open jaxpr, calls inlined. JAX itself is not imported."""
+    inner: Any = getattr(jaxpr, "jaxpr", jaxpr)
+    if not hasattr(inner, "eqns"):
+        raise TraceError(f"a jaxpr is needed, as jax.make_jaxpr(step)(...) returns, not {type(jaxpr).__name__}")
+    work = _Inliner()
+    invars = [work.variable(v) for v in inner.invars]
+    work.inline(inner, "")
+    jax = __import__("sys").modules.get("jax")
+    return {
+        "npusim_jaxpr": SCHEMA, "jax": getattr(jax, "__version__", ""),
+        "parameters": list(parameters) if parameters is not None else None, "vars": work.kinds, "invars": invars,
+        "outvars": [work.variable(v) for v in inner.outvars], "eqns": work.equations,
+    }  # fmt: skip
+
+
+class _Inliner:
+    def __init__(self) -> None:
+        self.numbers: dict[Any, int] = {}
+        self.kinds: list[list[Any]] = []
+        self.equations: list[dict[str, Any]] = []
+        self.keep: list[Any] = []
+
+    def variable(self, v: Any) -> int | None:
+        if hasattr(v, "val"):  # a literal
+            return None
+        if id(v) not in self.numbers:
+            self.keep.append(v)
+            self.numbers[id(v)] = len(self.kinds)
+            shape = [int(n) for n in getattr(v.aval, "shape", ())]
+            self.kinds.append([shape, str(getattr(v.aval, "dtype", "token"))])
+        return self.numbers[id(v)]
+
+    def inline(self, jaxpr: Any, stack: str) -> None:
+        for eqn in jaxpr.eqns:
+            primitive = eqn.primitive.name
+            here = f"{stack}/{eqn.source_info.name_stack}" if stack else str(eqn.source_info.name_stack)
+            body = next((eqn.params[key] for key in _BODIES if key in eqn.params), None)
+            if primitive in INLINED and body is not None:
+                self._call(eqn, getattr(body, "jaxpr", body), here)
+                continue
+            params = {key: _value(eqn.params[key]) for key in _KEPT.get(primitive, ()) if key in eqn.params}
+            if primitive == "conv_general_dilated":
+                numbers = eqn.params["dimension_numbers"]
+                params["specs"] = [list(spec) for spec in (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec)]
+            if primitive not in _MACS and any(_multiplies(part) for part in eqn.params.values()):
+                params["products"] = True
+            inputs, outputs = ([self.variable(v) for v in part] for part in (eqn.invars, eqn.outvars))
+            self.equations.append({"p": primitive, "in": inputs, "out": outputs, "stack": here, "params": params})
+
+    def _call(self, eqn: Any, body: Any, stack: str) -> None:
+        """A call's equations with its own variables: one jaxpr may be called more than once."""
+        saved, self.numbers = self.numbers, dict(self.numbers)
+        for inner, outer in zip(body.invars, eqn.invars[len(eqn.invars) - len(body.invars) :], strict=True):
+            number = self.variable(outer)
+            if number is None:
+                self.numbers.pop(id(inner), None)
+            else:
+                self.numbers[id(inner)] = number
+        for local in (v for part in body.eqns for v in part.outvars):
+            self.numbers.pop(id(local), None)
+        self.inline(body, stack)
+        results = [self.variable(v) for v in body.outvars]
+        self.numbers = saved
+        for outer, number in zip(eqn.outvars, results, strict=True):
+            if number is None:
+                self.variable(outer)
+            else:
+                self.keep.append(outer)
+                self.numbers[id(outer)] = number
+
+
+def _multiplies(value: Any) -> bool:
+    for part in value if isinstance(value, (tuple, list)) else (value,):
+        inner: Any = getattr(part, "jaxpr", part)
+        for eqn in getattr(inner, "eqns", ()):
+            if eqn.primitive.name in _MACS or any(_multiplies(body) for body in eqn.params.values()):
+                return True
+    return False
+
+
+def _value(value: Any) -> Any:
+    return [_value(part) for part in value] if isinstance(value, (tuple, list)) else int(value)
+
+
+# --- from JSON
+
+
+class _Wrong(Exception):
+    pass
+
+
+def _program(value: Any) -> Program:
+    keys = ("npusim_jaxpr", "jax", "parameters", "vars", "invars", "outvars", "eqns")
+    if not isinstance(value, dict) or any(key not in value for key in keys):
+        raise _Wrong(f"not a saved jaxpr; it needs the keys {', '.join(keys)}")
+    if value["npusim_jaxpr"] != SCHEMA:
+        raise _Wrong(f"npusim_jaxpr is {str(value['npusim_jaxpr'])[:40]!r}; this version reads {SCHEMA}")
+    kinds = [_kind(item, f"vars[{i}]") for i, item in enumerate(_list(value["vars"], "vars", MAX_VARIABLES))]
+    names = value["parameters"]
+    if names is not None and not (isinstance(names, list) and all(isinstance(n, str) and n for n in names)):
+        raise _Wrong("parameters must be a list of names, or null")
+    equations = []
+    for i, item in enumerate(_list(value["eqns"], "eqns", MAX_EQUATIONS)):
+        where = f"eqns[{i}]"
+        if not isinstance(item, dict) or not isinstance(item.get("p"), str) or not isinstance(item.get("stack"), str):
+            raise _Wrong(f"{where}: must be an object with p, in, out, stack and params")
+        reads, writes = (_numbers(item.get(key), f"{where}.{key}", len(kinds)) for key in ("in", "out"))
+        params = item.get("params")
+        equations.append(
+            Equation(i, item["p"], reads, writes, item["stack"], params if isinstance(params, dict) else {})
+        )
+    invars, outvars = (_numbers(value[key], key, len(kinds)) for key in ("invars", "outvars"))
+    return Program(kinds, invars, outvars, equations, names, str(value["jax"])[:40])
+
+
+def _list(value: Any, where: str, most: int) -> list[Any]:
+    if not isinstance(value, list) or len(value) > most:
+        raise _Wrong(f"{where} must be a list of at most {most} entries")
+    return value
+
+
+def _numbers(value: Any, where: str, count: int) -> tuple[int, ...]:
+    """Variables by number; -1 for a literal."""
+    found = _list(value, where, MAX_VARIABLES)
+    if not all(n is None or (type(n) is int and 0 <= n < count) for n in found):
+        raise _Wrong(f"{where}: numbers of variables or null are needed")
+    return tuple(-1 if n is None else n for n in found)
+
+
+def _kind(item: Any, where: str) -> tuple[tuple[int, ...], str]:
+    shape = item[0] if isinstance(item, list) and len(item) == 2 else None
+    if not isinstance(shape, list) or len(shape) > MAX_RANK or not isinstance(item[1], str):
+        raise _Wrong(f"{where}: must be [shape, type] with at most {MAX_RANK} sizes")
+    total = 1
+    for size in shape:
+        if type(size) is not int or not 0 <= size < MAX_SIZE:
+            raise _Wrong(f"{where}: size {str(size)[:40]} is out of range")
+        total *= size
+    if total >= 2**62:
+        raise _Wrong(f"{where}: the shape {shape} has too many elements")
+    return tuple(shape), item[1]
