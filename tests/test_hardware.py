@@ -161,5 +161,5 @@ def test_a_users_file(tmp_path, edge):
     assert str(caught.value) == (
         f"{path}: 2 problems\n  array.rows: missing\n"
         "  array.row: unknown key (did you mean 'rows'?); allowed: rows, cols, fold_overlap, pe_registers, gating, "
-        "timing"
+        "timing, gather"
     )
