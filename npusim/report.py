@@ -175,6 +175,13 @@ def _alone(table: Table, comparison: Comparison) -> Table:
     return replace(table, header=rows[0], rows=rows[1:], words=table.words - 1)
 
 
+def energy_lines(run: Result) -> list[str]:
+    """What was extrapolated or is in doubt, and where sources are printed."""
+    prices = run.facts.prices
+    notes = [f"note: {text.clean(note)}" for note in prices.notes]
+    return [*notes, f"Sources of every price: npusim show energy {text.clean(prices.table)}, or the report of --out."]
+
+
 def stall_table(comparison: Comparison) -> Table:
     """Where the cycles go, for every phase and run."""
     rows = []

@@ -46,7 +46,7 @@ def run(
       npusim run resnet18-swu --hardware edge-16x16 --dataflow reduction-spatial --set array.rows=32 --out run1
     """
     from npusim import report
-    from npusim.cli.output import hint, laws, print_table, working
+    from npusim.cli.output import hint, laws, print_lines, print_table, working
     from npusim.provenance import Request
 
     if (workload is None) != (scalesim_config is not None or topology is not None):
@@ -77,6 +77,9 @@ def run(
     print_table(report.layer_table(result))
     print()
     print_table(report.phase_table(result))
+    print()
+    print_table(report.energy_table(result.compare()))
+    print_lines(report.energy_lines(result))
 
 
 def compare(
@@ -140,6 +143,7 @@ def compare(
     for table in (report.comparison_table(comparison), report.energy_table(comparison)):
         print()
         print_table(table)
+    print_lines(report.energy_lines(comparison.baseline))
 
 
 def _write(out, comparison: Comparison, tables: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ from npusim.crossbars import Crossbar
 from npusim.dataflow import Dataflow, Network
 from npusim.energy import cacti, sram
 from npusim.energy.table import EnergyTable
+from npusim.errors import ConfigError
 from npusim.npu import Buffer, Hardware
 
 BUFFERS = ("a", "b", "accumulator", "mask")
@@ -146,7 +147,13 @@ def _memory(name: str, buffer: Buffer, hardware: Hardware, table: EnergyTable, f
     if program is not None:
         macro = sram.Macro(*cacti.macro(program, *place, ports), program.source)
     else:
-        macro = figures.macro(*place, rules.outside, rules.node_rule, ports)
+        try:
+            macro = figures.macro(*place, rules.outside, rules.node_rule, ports)
+        except ConfigError as error:
+            raise ConfigError(
+                f"buffers.{name} (bytes = {buffer.bytes}, bytes_per_cycle = {buffer.bytes_per_cycle}, "
+                f"banks = {buffer.banks}): {error}"
+            ) from None
     area_mm2 = macro.area_mm2 * buffer.banks
     wire_pj, wire_source, wire_trust = _wire(table, figures, hardware)
     return Memory(

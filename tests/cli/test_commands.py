@@ -84,7 +84,11 @@ def test_run_prints_layers_and_phases(npusim):
     assert header.split() == expected.split()
     assert [row.split()[:3] for row in rows[:2]] == [["conv1", "forward", "conv"], ["bn1", "forward", "batch_norm"]]
     assert rows[19] == "" and rows[20] == "Phases"
-    assert [row.split()[0] for row in rows[22:]] == ["forward", "grad_input", "grad_weight", "update", "whole"]
+    phases = ["forward", "grad_input", "grad_weight", "update", "whole"]
+    assert [row.split()[0] for row in rows[22:27]] == phases
+    assert rows[28].startswith("Energy by component (generic-28nm, 28 nm, LPDDR4; low confidence: ")
+    assert [row.split()[0] for row in rows[30:35]] == phases
+    assert rows[35:] == ["Sources of every price: npusim show energy generic-28nm, or the report of --out."]
 
 
 def test_run_writes_files_that_agree_with_each_other(npusim, tmp_path):

@@ -145,6 +145,16 @@ def test_low_confidence_and_extrapolation_are_in_the_provenance(edge, numbers, f
     assert priced.confidence["sram_mask"] == "low" and priced.confidence["sram_a"] == "medium"
 
 
+def test_a_buffer_that_cannot_be_priced_is_named_with_the_nearest_that_can(edge, numbers, figures):
+    strict = numbers.model_copy(update={"sram": table.Sram(outside="error")})
+    with pytest.raises(ConfigError) as caught:
+        account.prices(edge.replace({"buffers.mask.bytes": 4096}), strict, figures)
+    assert str(caught.value).startswith(
+        "buffers.mask (bytes = 4096, bytes_per_cycle = 8, banks = 1): SRAM bank size in bytes = 4096 is outside the "
+        "CACTI figures, 8192 to 8388608 (nearest: 8192)"
+    )
+
+
 def test_a_users_buffer_numbers_replace_the_figures(edge, numbers, figures):
     row = table.BufferRow(
         read_pj_per_byte=1.0, write_pj_per_byte=2.0, leakage_mw=3.0, area_mm2=4.0, source="ours", confidence="high"
