@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import os
 import re
 import shutil
@@ -218,6 +219,18 @@ def test_the_memory_table_is_the_timeline(comparison):
     assert table.rows[-1][:2] == ("all", "55.7 KiB")
     total = run.memory[list(memory.GROUPS)].sum(axis=1)
     assert run.peak_bytes == total.max()
+
+
+def test_shorter_paths_are_the_same_line():
+    """Corners stay, also where a point is there twice; points between neighbours of one height go."""
+    corners = [(0, 0), (50, 0), (50, 9), (70, 9), (70, 20), (0, 20)]
+    dense = []
+    for (x0, y0), (x1, y1) in itertools.pairwise(corners):
+        dense += [(x0 + (x1 - x0) * i / 40, y0 + (y1 - y0) * i / 40) for i in range(41)]
+    text = "M " + " \nL ".join(f"{x:.2f} {y:.2f}" for x, y in dense) + " \nz \n"
+    short = re.sub(r' d="(M [^"C]{2000,})"', page._shorter, f'<path d="{text}"/>')
+    found = [tuple(float(v) for v in point.split()) for point in re.findall(r"[\d.]+ [\d.]+", short)]
+    assert found == corners and short.endswith(' z"/>')
 
 
 @pytest.mark.slow

@@ -16,10 +16,12 @@ from npusim.cli import browse, reports, runs, sweep, timelines, traces, validate
 FIRST_STEPS = """npusim simulates one training step on a neural processing unit.
 
 Start here:
-  npusim list workloads                 what can be simulated
-  npusim run WORKLOAD                   cycles and energy, layer by layer
-  npusim compare WORKLOAD --out report  several dataflows held against each other, with plots
-  npusim --help                         all commands
+  npusim list workloads                      what can be simulated
+  npusim run WORKLOAD                        cycles and energy, layer by layer
+  npusim compare WORKLOAD --out results      several dataflows held against each other; open results/report.html
+  npusim timeline WORKLOAD --out x.pftrace   what every unit does in every cycle
+  npusim trace capture                       how your own PyTorch training step gets in
+  npusim --help                              all commands
 """
 
 app = typer.Typer(
@@ -29,15 +31,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("run")(runs.run)
-app.command("compare")(runs.compare)
-app.command("report")(reports.report)
-app.command("timeline")(timelines.timeline)
-app.command("sweep")(sweep.sweep)
+app.command("run", short_help="One training step: cycles, waiting, energy of every operation.")(runs.run)
+app.command("compare", short_help="Several dataflows or training methods against the first.")(runs.compare)
+app.command("report", short_help="The HTML report again, from saved results.")(reports.report)
+app.command("timeline", short_help="What every unit does in every cycle, for Perfetto or Chrome.")(timelines.timeline)
+app.command("sweep", short_help="Every point of a design space, in parallel, resumable.")(sweep.sweep)
 app.add_typer(traces.app, name="trace")
-app.command("list")(browse.list_names)
-app.command("show")(browse.show)
-app.command("validate")(validate.validate)
+app.command("list", short_help="Workloads, dataflows, machines, energy tables, methods.")(browse.list_names)
+app.command("show", short_help="Everything about one of them.")(browse.show)
+app.command("validate", short_help="Simulated against measured.")(validate.validate)
 
 
 def _version(wanted: bool) -> None:

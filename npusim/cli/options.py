@@ -75,7 +75,13 @@ Method = Annotated[
         autocompletion=complete("methods"),
     ),
 ]  # fmt: skip
-Engine = Annotated[str, typer.Option("--engine", help="fast (compiled) or simpy (the readable specification).")]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine", help="fast (compiled) or simpy (the readable specification).",
+        autocompletion=lambda incomplete: [name for name in ("fast", "simpy") if name.startswith(incomplete)],
+    ),
+]  # fmt: skip
 InputSize = Annotated[
     int | None, typer.Option("--input-size", min=1, max=65536, help="Re-shape the step to square images of this size.")
 ]

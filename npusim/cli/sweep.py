@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from npusim.cli import options
+
 if TYPE_CHECKING:
     from npusim.sweep.run import Outcome
     from npusim.sweep.spec import Spec
@@ -42,6 +44,7 @@ def sweep(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for figures, tables and an HTML page.")
     ] = None,
+    json: options.Json = False,
 ) -> None:
     """Simulate every point of a design space; results are kept, so running it again computes only what is missing.
 
@@ -86,7 +89,10 @@ def sweep(
         print("stopped; every result so far is stored: run the same command again to go on", file=sys.stderr)
         raise
     _write(outcome, export or [], out)
-    _report(outcome)
+    if json:
+        _print_json(outcome)
+    else:
+        _report(outcome)
 
 
 def _terminated():
@@ -134,6 +140,21 @@ def _write(outcome: Outcome, export: list[Path], out: Path | None) -> None:
         with working("drawing"):
             write(outcome.store, outcome.spec.name, out)
         hint(f"written: {out}/index.html, figures and results.csv")
+
+
+def _print_json(outcome: Outcome) -> None:
+    """Counts, and one record per point."""
+    from npusim.report import json_text, records
+
+    value = {
+        "sweep": outcome.spec.name,
+        "store": str(outcome.store),
+        "counts": outcome.counts,
+        "computed": outcome.computed,
+        "left_out": outcome.left_out,
+        "points": records(outcome.frame()),
+    }
+    print(json_text(value), end="")
 
 
 def _report(outcome: Outcome) -> None:

@@ -103,9 +103,24 @@ def _picture(name: str, svg: str) -> str:
     for old, new in (('id="', f'id="{name}-'), ("url(#", f"url(#{name}-"), ('href="#', f'href="#{name}-')):
         svg = svg.replace(old, new)
     svg = re.sub(r"(\d\.\d{2})\d+", r"\1", svg)
+    svg = re.sub(r' d="(M [^"C]{2000,})"', _shorter, svg)
     svg = svg.replace(plot.PAPER, "none").replace(plot.INK, "var(--ink)").replace(plot.FAINT, "var(--faint)")
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(ALTERNATIVE[name])}" ', 1)
     return f"<figure>{svg}</figure>"
+
+
+def _shorter(path: re.Match[str]) -> str:
+    """A long path of lines with coordinates to a tenth of a point, without points on the line between their neighbours
+    (steps of equal height are most of a timeline)."""
+    head, points = path[1][:2], re.findall(r"[-\d.]+ [-\d.]+", path[1])
+    pairs = [tuple(f"{float(part):.1f}" for part in point.split()) for point in points]
+    pairs = [pair for i, pair in enumerate(pairs) if not i or pair != pairs[i - 1]]
+    kept = [
+        pair for before, pair, after in zip([("", ""), *pairs], pairs, [*pairs[1:], ("", "")], strict=False)
+        if not before[1] == pair[1] == after[1] and not before[0] == pair[0] == after[0]
+    ]  # fmt: skip
+    closed = " z" if "z" in path[1] else ""
+    return f' d="{head}' + "\n".join(" ".join(pair) for pair in kept) + f'{closed}"'
 
 
 def _named_points(svg: str, runs: Sequence[Result]) -> str:
@@ -113,10 +128,23 @@ def _named_points(svg: str, runs: Sequence[Result]) -> str:
 
     def named(group: re.Match[str]) -> str:
         _, number, phase, vector = group[1].removeprefix("roofline-").split("-")
-        names = roofline.names(runs[int(number)], phase, vector == "vector")
-        titles = iter([f"<title>{_safe(f'{name} {phase}')}</title></use>" for name in names])
-        return re.sub(r"(<use [^>]*?)/>", lambda use: f"{use[1]}>{next(titles)}", group[0])
+        names = iter(roofline.names(runs[int(number)], phase, vector == "vector"))
+        styles = set(re.findall(r'<use [^>]* style="([^"]*)"/>', group[0]))
+        # All points of a series look alike: their style is said once, on the group.
+        common = f' style="{styles.pop()}"' if len(styles) == 1 else ""
 
+        def point(use: re.Match[str]) -> str:
+            own = "" if common else f' style="{use[4]}"'
+            at = f'x="{float(use[2]):.1f}" y="{float(use[3]):.1f}"'
+            title = _safe(f"{next(names)} {phase}")
+            return f'<use href="{use[1]}" {at}{own}><title>{title}</title></use>'
+
+        shown = re.sub(r'\s*<use xlink:href="([^"]*)" x="([^"]*)" y="([^"]*)" style="([^"]*)"/>', point, group[0])
+        return shown.replace("<g ", f"<g{common} ", 1)
+
+    marks = dict.fromkeys(re.findall(r'id="(roofline-m[0-9a-f]{10})"', svg))
+    for i, mark in enumerate(marks):
+        svg = svg.replace(mark, f"r{i}")
     return re.sub(r'<g id="(roofline-points-[^"]*)">.*?</g>\s*</g>', named, svg, flags=re.DOTALL)
 
 

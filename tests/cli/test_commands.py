@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -266,6 +267,35 @@ def test_completion_offers_names_also_after_a_comma():
     assert complete("dataflows")("dense-ws,dense-o") == ["dense-ws,dense-os"]
 
 
+@pytest.mark.parametrize(
+    "typed, offered",
+    [
+        ("npusim tim", {"timeline"}),
+        ("npusim run smal", {"small"}),
+        ("npusim run small --dataflow dense-os,dense-w", {"dense-os,dense-ws"}),
+        ("npusim run small --hardware edge-16", {"edge-16x16"}),
+        ("npusim run small --method last", {"last-k"}),
+        ("npusim run small --engine s", {"simpy"}),
+        ("npusim show hardw", {"hardware"}),
+        ("npusim timeline small --lay", {"--layers"}),
+    ],
+)
+def test_the_shell_completes_names(typed, offered):
+    env = {**os.environ, "_NPUSIM_COMPLETE": "complete_bash", "COMP_WORDS": typed}
+    env["COMP_CWORD"] = str(len(typed.split()) - 1)
+    shown = subprocess.run([sys.executable, "-m", "npusim"], env=env, capture_output=True, text=True)
+    assert (shown.returncode, shown.stderr, set(shown.stdout.split())) == (0, "", offered)
+
+
+def test_everything_is_quiet_when_piped():
+    """Results on stdout, nothing on stderr, no escape codes."""
+    for words in ("run small", "list methods", "show workload small", "timeline small --out /dev/null"):
+        shown = subprocess.run([sys.executable, "-m", "npusim", *words.split()], capture_output=True, text=True)
+        expected = 2 if "timeline" in words else 0
+        assert shown.returncode == expected and "\x1b" not in shown.stdout + shown.stderr
+        assert (shown.stderr == "") == (expected == 0)
+
+
 def test_a_narrow_terminal_gets_fewer_columns_but_whole_numbers(capsys, monkeypatch):
     from npusim.cli import output
     from npusim.report import Table
@@ -277,3 +307,16 @@ def test_a_narrow_terminal_gets_fewer_columns_but_whole_numbers(capsys, monkeypa
     captured = capsys.readouterr()
     assert captured.out == "T\nname  cycles\na      1,234\n"
     assert captured.err == "(left out for a narrow terminal: long)\n"
+
+
+def test_a_sweep_as_json(npusim, tmp_path):
+    (tmp_path / "two.toml").write_text(
+        'name = "two"\n[fixed]\nworkload = "small"\nhardware = "mcu-8x8"\n'
+        '[grid]\ndataflow = ["dense-os", "dense-ws"]\n'
+    )
+    result = npusim("sweep", tmp_path / "two.toml", "--store", tmp_path / "two.sqlite", "--workers", "1", "--json")
+    assert result.code == 0
+    value = json.loads(result.out)
+    assert value["counts"] == {"done": 2} and value["computed"] == 2
+    one = json.loads(npusim("run", "small", "--hardware", "mcu-8x8", "--json").out)["phases"][-1]
+    assert {row["dataflow"]: row["cycles"] for row in value["points"]}["dense-os"] == one["cycles"]
