@@ -311,8 +311,7 @@ def test_a_narrow_terminal_gets_fewer_columns_but_whole_numbers(capsys, monkeypa
 
 def test_a_sweep_as_json(npusim, tmp_path):
     (tmp_path / "two.toml").write_text(
-        'name = "two"\n[fixed]\nworkload = "small"\nhardware = "mcu-8x8"\n'
-        '[grid]\ndataflow = ["dense-os", "dense-ws"]\n'
+        'name = "two"\n[fixed]\nworkload = "small"\nhardware = "mcu-8x8"\n[grid]\ndataflow = ["dense-os", "dense-ws"]\n'
     )
     result = npusim("sweep", tmp_path / "two.toml", "--store", tmp_path / "two.sqlite", "--workers", "1", "--json")
     assert result.code == 0
