@@ -80,6 +80,9 @@ def checked(layers: Iterable[Layer | Mapping[str, Any]], name: str) -> list[Laye
     bad: list[str] = []
     earlier: dict[str, str] = {}
     for i, item in enumerate(layers):
+        if len(bad) > MAX_PROBLEMS:
+            bad = [*bad[:MAX_PROBLEMS], "and more"]
+            break
         if not isinstance(item, (Layer, Mapping)):
             bad.append(f"layer {i}: must be a table of keys and values")
             continue

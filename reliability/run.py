@@ -26,6 +26,12 @@ def main() -> int:
     fuzz.add_argument("--seconds", type=int, default=600, help="for each target")
     fuzz.add_argument("--folder", type=Path, default=HERE / "work" / "fuzz", help="corpora and what was found")
     fuzz.add_argument("--out", type=Path, default=HERE / "results" / "fuzz.csv")
+    faults = commands.add_parser("faults", help="kill -9 while run, report, trace and sweep write")
+    faults.add_argument("--works", default="trace,run,report,sweep", help="names with commas between")
+    faults.add_argument("--kills", type=int, default=100, help="of each kind of work")
+    faults.add_argument("--seed", type=int, default=1)
+    faults.add_argument("--folder", type=Path, default=HERE / "work" / "faults")
+    faults.add_argument("--out", type=Path, default=HERE / "results" / "faults.json")
     given = parser.parse_args()
     if given.command == "model":
         from reliability import model as cases
@@ -39,6 +45,10 @@ def main() -> int:
         crashes = fuzz_runs.run(fuzz_runs.names(given.targets), given.seconds, given.folder.resolve(), given.out)
         print(f"{crashes} inputs found that break something")
         return 1 if crashes else 0
+    if given.command == "faults":
+        from reliability import faults as kills
+
+        return 1 if kills.run(given.works.split(","), given.kills, given.seed, given.folder.resolve(), given.out) else 0
     return 0
 
 
