@@ -14,6 +14,7 @@ from typing import Any
 from npusim import npu, synthesis
 from npusim.energy import table
 from npusim.errors import ConfigError
+from npusim.mapping.choice import Choice
 from npusim.npu import Hardware
 from npusim.simulation import simulate
 from npusim.validate.result import Cells, Row, Validation, read
@@ -70,22 +71,23 @@ class Points:
         self.hardware = npu.load(configs / MACHINE)
         self.prices = str(configs / PRICES)
         table.load(self.prices)
-        self._known: dict[tuple[str, int, int], Point] = {}
+        self._known: dict[tuple[str, int, int, str], Point] = {}
 
-    def of(self, name: str, rows: int, cols: int) -> Point:
-        """The layer `name` on an array of `rows` x `cols`."""
-        key = (name, rows, cols)
+    def of(self, name: str, rows: int, cols: int, objective: str = "cycles") -> Point:
+        """The layer `name` on an array of `rows` x `cols`, with tilings of least cycles or energy."""
+        key = (name, rows, cols, objective)
         if key not in self._known:
-            self._known[key] = _simulated(name, self.hardware.replace(rows=rows, cols=cols), self.prices)
+            machine = self.hardware.replace(rows=rows, cols=cols)
+            self._known[key] = _simulated(name, machine, self.prices, Choice(objective))
         return self._known[key]
 
 
-def _simulated(name: str, hardware: Hardware, prices: str) -> Point:
+def _simulated(name: str, hardware: Hardware, prices: str, choice: Choice) -> Point:
     step = synthesis.from_layers(_layers(name), name)
     phase = "grad_weight" if name.startswith("wg_") else "forward"
     kept = tuple(op for op in step.ops if op.phase == phase and op.name == "layer")
     assert len(kept) == 1
-    run = simulate(replace(step, ops=kept), hardware, DATAFLOW, energy=prices)
+    run = simulate(replace(step, ops=kept), hardware, DATAFLOW, energy=prices, choice=choice)
     pj = dict(zip(run.energy.components, map(float, run.energy.pj.sum(axis=0)), strict=True))
     bits = {name: hardware.precision.bits(step.tensors[name].kind) for name in (*kept[0].inputs, *kept[0].outputs)}
     least = sum(step.tensors[name].elements * bits[name] // 8 for name in bits)

@@ -65,11 +65,15 @@ def test_every_difference_is_explained_by_its_own_numbers(points):
     spec = importlib.util.spec_from_file_location("crosscheck", HERE / "energy_crosscheck.py")
     page = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(page)
-    point = points.of("conv4_2", 16, 16)
+    point, frugal = points.of("gemm512", 16, 16), points.of("gemm512", 16, 16, "energy")
+    assert frugal.pj_per_mac <= point.pj_per_mac
     again = (point.dram_bytes - point.least_bytes) * 64 / point.macs
-    (reason,) = page.explanation(point, 453138, 451584, 1.733)
-    assert reason.startswith(f"DRAM, +{again:.2f} pJ/MAC: npusim moves 2.08 MB, 1.38 is the least")
-    assert page.explanation(point, 451584, 451584, 4.604)[0].startswith("DRAM: implied traffic 6.4 MB")
-    assert page.explanation(point, 7231489, 451584, 5.867)[0].startswith("array: its mapping takes 16.0 times")
-    # A mapper that could not even move the tensors: nothing is made up about npusim's own DRAM traffic.
-    assert all("chip" in reason or "DRAM" in reason for reason in page.explanation(point, 451584, 451584, 1.0))
+    (reason,) = page.explanation(point, frugal, 524288, 524288, 1.913)
+    moved = f"npusim moves {point.dram_bytes / 1e6:.2f} MB, 1.57 is the least"
+    assert reason.startswith(f"DRAM, +{again:.2f} pJ/MAC: {moved}")
+    # 3 pJ/MAC above npusim's work on the chip are 3 / 64 bytes per MAC.
+    dear = page.on_chip(point) + 3
+    assert f"implied traffic {3 / 64 * 512**3 / 1e6:.1f} MB" in page.explanation(point, frugal, 524288, 524288, dear)[0]
+    assert page.explanation(point, frugal, 5242880, 524288, 5)[0].startswith("array: its mapping takes 10.0 times")
+    # A mapper that could hardly move the tensors: what it has left for the chip is less than npusim's MAC.
+    assert page.explanation(point, frugal, 524288, 524288, 1.0)[-1].startswith("chip, ")
