@@ -36,6 +36,10 @@ def timeline(
     input_size: options.InputSize = None,
     batch: options.Batch = None,
     changes: options.Changes = None,
+    objective: options.Objective = "cycles",
+    mapping: options.MappingFile = None,
+    memory_limit: options.MemoryLimitSize = None,
+    memory_over: options.MemoryOver = "error",
     layers: Layers = None,
     ops: Ops = None,
     json: options.Json = False,
@@ -59,7 +63,9 @@ def timeline(
     atomic.check(out.parent)
     patterns = [part.strip() for part in (layers or "").split(",") if part.strip()]
     span = _span(ops)
-    request = Request(workload, hardware, {}, input_size, batch, engine)
+    limit = options.memory_limit(memory_limit, memory_over)
+    choice = options.choice(objective, mapping)
+    request = Request(workload, hardware, {}, input_size, batch, engine, memory=limit, choice=choice)
     with working(f"simulating {dataflow}"), laws():
         from npusim import api
 
