@@ -223,11 +223,31 @@ def _lower_problem(
     else:
         tilings = search.masked(problem, dataflow, hw, mask)
     tried = [_map(problem, tiling, dataflow, hw, mask) for tiling in tilings]
-    values = [_value_alone(mapped, hw, objective) for mapped in tried]
+    values = _values(tried, hw, objective)
     limit = min(values) * search.SLACK
     close = [(mapped.moved_bytes, value, i) for i, (mapped, value) in enumerate(zip(tried, values, strict=True))
              if value <= limit]  # fmt: skip
     return tried[min(close)[2]]
+
+
+def _values(tried: list[_Mapped], hw: Hardware, objective: Objective) -> list[float]:
+    """The objective of each alone; infinite where its lower bound says that it cannot be within SLACK of the best."""
+    bounds = [_least_cycles(mapped, hw) if objective == CYCLES else 0 for mapped in tried]
+    values, best = [inf] * len(tried), inf
+    for i in sorted(range(len(tried)), key=bounds.__getitem__):
+        if bounds[i] > best * search.SLACK:
+            break
+        values[i] = _value_alone(tried[i], hw, objective)
+        best = min(best, values[i])
+    return values
+
+
+def _least_cycles(mapped: _Mapped, hw: Hardware) -> int:
+    """The array works on one tile, and the DRAM bus on one transfer, at a time."""
+    kind, burst = mapped.tasks[:, _kernels.KIND], hw.dram.burst_bytes
+    size = mapped.tasks[(kind == tp.LOAD) | (kind == tp.STORE), _kernels.BYTES]
+    bus = hw.dram_cycles(ceil_div(size, burst) * burst).sum()
+    return int(max(bus, mapped.tasks[kind == tp.COMPUTE, _kernels.CYCLES].sum()))
 
 
 @lru_cache(maxsize=1024)
