@@ -26,8 +26,13 @@ if TYPE_CHECKING:
 BOUNDS = ("compute", "vector", "dram", "a_port", "b_port", "mask_port", "critical_path")
 
 
-def bounds(program: tp.TileProgram, counts: np.ndarray, hw: Hardware) -> np.ndarray:
-    """Lower bounds in cycles, int64 [operations, BOUNDS]."""
+def bounds(
+    program: tp.TileProgram, counts: np.ndarray, hw: Hardware, bus_cycles: np.ndarray | None = None
+) -> np.ndarray:
+    """Lower bounds in cycles, int64 [operations, BOUNDS].
+
+    bus_cycles int64 [operations]: what column commands need of the data buses with command-level memory.
+    """
     ops = counts.shape[0]
 
     def column(name: str) -> np.ndarray:
@@ -38,6 +43,7 @@ def bounds(program: tp.TileProgram, counts: np.ndarray, hw: Hardware) -> np.ndar
     dma = program.bytes > 0
     dram = np.zeros(ops, np.int64)
     np.add.at(dram, program.op[dma], program.cycles[dma])
+    dram = dram if bus_cycles is None else bus_cycles
     fences = np.flatnonzero(program.kind == tp.FENCE)
     opening = fences[np.unique(program.op[fences], return_index=True)[1]]
     finish = _analysis_kernels.longest_path(program.cycles, program.tail, program.dep_ptr, program.dep_idx)

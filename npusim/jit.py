@@ -28,13 +28,18 @@ def cache_folder() -> Path:
     return Path(base) / "npusim" / f"kernels-{sources_digest()[:16]}"
 
 
+def kernel_files(package: Path = Path(__file__).parent) -> list[Path]:
+    """Files of `package` whose text goes into machine code: those that compile kernels and the codes they share."""
+    marks = (b"njit", b"_dram_state")
+    return [path for path in sorted(package.rglob("*.py"))
+            if path.name == "program.py" or any(mark in path.read_bytes() for mark in marks)]  # fmt: skip
+
+
 def sources_digest(package: Path = Path(__file__).parent) -> str:
-    """sha256 over the files of `package` that use `njit`, the codes they share, and the versions that compile them."""
+    """sha256 over the `kernel_files` of `package` and the versions that compile them."""
     digest = hashlib.sha256(f"{sys.version} numba {numba.__version__} numpy {numpy.__version__}".encode())
-    for path in sorted(package.rglob("*.py")):
-        source = path.read_bytes()
-        if b"njit" in source or path.name == "program.py":
-            digest.update(f"\n{path.relative_to(package)}\n".encode() + source)
+    for path in kernel_files(package):
+        digest.update(f"\n{path.relative_to(package)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 
 

@@ -204,14 +204,48 @@ class Dma(Model):
     requests: DmaRequests = DmaRequests()
 
 
+class DramCommands(Model):
+    """What the command-level model simulates: a DRAM standard behind a controller, see `npusim.engine.memory`.
+
+    device        a built-in standard (`npusim list dram`) or a TOML file; `controller` a controller preset
+    channels, ranks, bus_bits   replace those of the file; 0 keeps them
+    address_map   order of the address fields from the least significant bit upwards; "" keeps the file's
+    outstanding   bursts that one DMA channel may have in flight
+    path_ns       from the DMA engine to the controller and back, beside the DRAM's own time
+    """
+
+    device: Annotated[str, Field(min_length=1)]
+    controller: Annotated[str, Field(min_length=1)] = "dramsim3-like"
+    channels: Annotated[int, Field(ge=0, le=64)] = 0
+    ranks: Annotated[int, Field(ge=0, le=8)] = 0
+    bus_bits: Annotated[int, Field(ge=0, le=1024)] = 0
+    address_map: str = ""
+    outstanding: Annotated[int, Field(ge=1, le=2**16)] = 64
+    path_ns: Annotated[Nanoseconds, Field(ge=0, le=10**6)] = 0
+
+
 class Dram(Model):
-    """External memory. `standard` names its row in the energy table; `ideal` means bandwidth and latency only."""
+    """External memory. `standard` names its row in the energy table.
+
+    `model`: ideal is bandwidth and latency; commands simulates every DRAM command of the device in `commands`, and
+    bandwidth and latency are then only what tilings are chosen by.
+    """
 
     standard: Annotated[str, Field(min_length=1)]
-    model: Literal["ideal"]
+    model: Literal["ideal", "commands"]
     bandwidth_bytes_per_s: Annotated[BytesPerSecond, Field(ge=1, le=10**15)]
     latency_ns: Annotated[Nanoseconds, Field(ge=0, le=10**6)]
     burst_bytes: Annotated[Bytes, Field(ge=1, le=4096)]
+    commands: DramCommands | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Dram:
+        if self.model == "commands" and self.commands is None:
+            raise ValueError(
+                "model = 'commands' needs a table commands with at least device, "
+                'for example commands = {device = "lpddr4-3200", channels = 2, bus_bits = 16}'
+            )
+        return self
 
 
 class VectorUnit(Model):
@@ -254,6 +288,8 @@ class Hardware(Model):
         ]
         if self.crossbar is not None and p.weight_bits > self.crossbar.cols * self.crossbar.cell_bits:
             problems.append(f"crossbar.cols = {self.crossbar.cols} cannot hold a weight of {p.weight_bits} bits")
+        if self.crossbar is not None and self.dram.model == "commands":
+            problems.append("dram.model = 'commands' is not known with a section crossbar; use dram.model = 'ideal'")
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -271,6 +307,12 @@ class Hardware(Model):
     def dram_latency_cycles(self) -> int:
         """Cycles from request to first data, rounded up."""
         return -(-self.dram.latency_ns * self.clock_hz // 10**9)
+
+    @property
+    def dram_path_cycles(self) -> int:
+        """Cycles from the DMA engine to the DRAM controller and back, rounded up; 0 with `ideal` memory."""
+        commands = self.dram.commands if self.dram.model == "commands" else None
+        return -(-commands.path_ns * self.clock_hz // 10**9) if commands else 0
 
     def dram_cycles(self, nbytes: np.ndarray) -> np.ndarray:
         """Bus cycles of each transfer: whole bursts at the DRAM's bandwidth, rounded up once per transfer; 0 for 0.

@@ -8,6 +8,9 @@
 | VECTOR  | the vector unit                          | `cycles`                                               |
 | FENCE   | nothing; ends when its dependencies have | 0                                                      |
 
+With command-level memory LOAD and STORE hold their DMA channel only: their bytes are those of `segments`, they end when
+the DRAM has served them, and the channel is held `tail` cycles longer.
+
 A task may start when every dependency has ended. Dependencies point backwards only. Buffer capacity is
 expressed by dependencies: a task that fills a slot of a buffer depends on the last task that used what
 the slot held before. Engines know nothing of masks, layers or bytes.
@@ -31,6 +34,8 @@ UNIT_OF_KIND = np.array([DMA_READ, DMA_WRITE, ARRAY, VECTOR_UNIT, 255], dtype=np
 NO_BUFFER, BUFFER_A, BUFFER_B, ACCUMULATOR, MASK_BUFFER = range(5)
 BUFFER_NAMES = ("none", "a", "b", "accumulator", "mask")
 
+NO_SEGMENT, NO_SEGMENTS = np.zeros(0, np.int64), np.zeros((0, 4), np.int64)
+
 
 class TileProgram(NamedTuple):
     """`n` tasks of `m` ops as columns (all int64 unless said).
@@ -45,6 +50,9 @@ class TileProgram(NamedTuple):
     footprint   [n]        bytes the filled slot occupies
     dep_ptr     [n+1]      CSR row pointers into `dep_idx`
     dep_idx     int32[]    tasks that must have ended; each smaller than the task itself
+    first       [n]        first row of `segments` that a LOAD or STORE moves; empty with `ideal` memory
+    pieces      [n]        how many rows
+    segments    [s, 4]     DRAM address, bytes, rows, stride: `rows` runs of `bytes`, `stride` bytes apart
     """
 
     kind: np.ndarray
@@ -57,6 +65,9 @@ class TileProgram(NamedTuple):
     footprint: np.ndarray
     dep_ptr: np.ndarray
     dep_idx: np.ndarray
+    first: np.ndarray = NO_SEGMENT
+    pieces: np.ndarray = NO_SEGMENT
+    segments: np.ndarray = NO_SEGMENTS
 
 
 def digest(program: TileProgram) -> str:

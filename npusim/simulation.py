@@ -16,7 +16,10 @@ from npusim.counters import COUNTERS
 from npusim.energy import table as energy_table
 from npusim.energy.account import Energy, account, prices
 from npusim.energy.dram import WORK as DRAM_WORK
+from npusim.energy.dram import CommandPrices, Use, command_prices
 from npusim.engine import Schedule
+from npusim.engine import memory as engine_memory
+from npusim.engine.memory import COUNTED
 from npusim.errors import BrokenLaw
 from npusim.graph import PHASES, StepGraph, describe
 from npusim.mapping.choice import Choice, objective
@@ -81,7 +84,8 @@ class Run:
 
     @cached_property
     def bounds(self) -> np.ndarray:
-        return lower_bounds.bounds(self.lowered.program, self.lowered.counts, self.hardware)
+        bus = self.dram_cycles if self.schedule.memory is not None else None
+        return lower_bounds.bounds(self.lowered.program, self.lowered.counts, self.hardware, bus)
 
     def count(self, name: str) -> np.ndarray:
         """One work counter for every operation."""
@@ -129,7 +133,17 @@ class Run:
     @cached_property
     def units(self) -> pd.DataFrame:
         """How each unit spent the run, in server-cycles by cause; see `npusim.units.table`."""
-        return units.table(self.lowered.program, self.schedule, engine.unit_capacity(self.hardware))
+        capacity = engine.unit_capacity(self.hardware)
+        bus = int(self.dram_cycles.sum()) if self.schedule.memory is not None else None
+        return units.table(self.lowered.program, self.schedule, capacity, bus)
+
+    @cached_property
+    def dram_commands(self) -> pd.DataFrame | None:
+        """What command-level memory counted (`engine.memory.COUNTED`), a row per operation; None with `ideal`."""
+        import pandas as pd
+
+        counted = self.schedule.memory
+        return None if counted is None else pd.DataFrame(counted, columns=list(COUNTED))
 
     def _density(self, op) -> float:
         masks = self.graph.update_masks if op.phase in ("grad_weight", "update", "aux") else self.graph.task_masks
@@ -159,9 +173,18 @@ class Run:
             "DRAM bytes read that no load moved": int((moved[tp.LOAD] != self.count("dram_read_bytes")).sum()),
             "DRAM bytes written that no store moved": int((moved[tp.STORE] != self.count("dram_write_bytes")).sum()),
             "cycles that do not sum to the step": int(self.cycles.sum() != self.schedule.cycles),
+            "DRAM bursts that were not served once": int(self._unserved_bursts() != 0),
         }
 
+    def _unserved_bursts(self) -> int:
+        commands = self.dram_commands
+        if commands is None:
+            return 0
+        moved = int(self.lowered.program.bytes.sum()) // self.hardware.dram.burst_bytes
+        return moved - int(commands[["RD", "WR", "forwarded", "merged"]].to_numpy().sum())
 
+
+COUNTED_AS = dict(zip(DRAM_WORK, ("ACT", "RD", "WR", "REF", "REFB", "open_clocks", "closed_clocks"), strict=True))
 TIMING = (
     "cycles", "array_cycles", "vector_cycles", "port_stall_cycles", "load_stall_cycles", "store_stall_cycles",
     "drain_cycles", "dram_cycles",
@@ -183,10 +206,10 @@ def simulate(
     chosen = resolve(dataflow) if isinstance(dataflow, str) else dataflow
     found = lowered(graph, hardware, chosen, resolve, choice, energy, priced_as)
     verify(found.program, hardware)
-    schedule = engine.run(found.program, engine.unit_capacity(hardware), engine_name)
-    timing = op_timing(found, schedule)
+    schedule, timing = execute(found, hardware, engine_name)
     table = energy_table.load(energy or hardware.energy.table)
-    spent = account(found.counts, timing["cycles"], priced_as or hardware, table)
+    use = dram_use(schedule, dram_prices(hardware, table))
+    spent = account(found.counts, timing["cycles"], priced_as or hardware, table, use=use)
     run = Run(graph, hardware, chosen.name, engine_name, found, schedule, energy=spent, **timing)
     run.verify()
     return run
@@ -204,8 +227,30 @@ def lowered(
     return lower(graph, dataflow, hardware, resolve, wanted, objective(wanted.objective, priced))
 
 
-def op_timing(lowered: Lowered, schedule: Schedule) -> dict[str, np.ndarray]:
-    """The columns TIMING of `Run` but drain_cycles, int64 [operations] each."""
+def execute(lowered: Lowered, hardware: Hardware, engine_name: str) -> tuple[Schedule, dict[str, np.ndarray]]:
+    """The schedule of a lowered step, and the columns TIMING of `Run` but drain_cycles, int64 [operations] each."""
+    memory = engine_memory.memory(hardware)
+    schedule = engine.run(lowered.program, engine.unit_capacity(hardware), engine_name, memory)
+    timing = _timing(lowered, schedule)
+    if memory is not None and schedule.memory is not None:
+        timing["dram_cycles"] = memory.bus_cycles(schedule.memory)
+    return schedule, timing
+
+
+def dram_prices(hardware: Hardware, table: energy_table.EnergyTable) -> CommandPrices | None:
+    """Prices of DRAM commands; None when the machine's memory is `ideal`."""
+    memory, keys = engine_memory.memory(hardware), hardware.dram.commands
+    return None if memory is None or keys is None else command_prices(memory.config, keys.device, table)
+
+
+def dram_use(schedule: Schedule, prices: CommandPrices | None) -> Use | None:
+    """What the DRAM did in every operation, for its energy; None when its commands were not simulated."""
+    if schedule.memory is None or prices is None:
+        return None
+    return Use(schedule.memory[:, [COUNTED.index(name) for name in COUNTED_AS.values()]], prices)
+
+
+def _timing(lowered: Lowered, schedule: Schedule) -> dict[str, np.ndarray]:
     program, ops = lowered.program, len(lowered.plans)
     fences = np.flatnonzero(program.kind == tp.FENCE)
     opening = fences[np.unique(program.op[fences], return_index=True)[1]]

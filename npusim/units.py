@@ -24,12 +24,15 @@ def waits(program: tp.TileProgram, schedule: Schedule, kind: int, ops: int) -> n
     )
 
 
-def table(program: tp.TileProgram, schedule: Schedule, capacity: np.ndarray) -> pd.DataFrame:
+def table(
+    program: tp.TileProgram, schedule: Schedule, capacity: np.ndarray, bus_cycles: int | None = None
+) -> pd.DataFrame:
     """Server-cycles of each unit (rows) by use (columns CAUSES); a row adds up to servers x cycles of the run.
 
     busy: serving; for a DMA channel: its data is on the DRAM bus. wait_load, wait_store: the next task's operands are
     not there, or its accumulator slot has not left. wait_bus: a DMA channel waits for the DRAM bus; latency: it waits
-    for the DRAM's answer. idle: nothing to do.
+    for the DRAM's answer. idle: nothing to do. With command-level memory (`bus_cycles`: cycles in which its data buses
+    were taken) a DMA channel is busy from handing over its requests to their completion, and latency is the path.
     """
     import pandas as pd
 
@@ -40,9 +43,10 @@ def table(program: tp.TileProgram, schedule: Schedule, capacity: np.ndarray) -> 
         frame.loc[unit, "busy"] = program.cycles[program.kind == kind].sum()
     for unit, kind in (("dma_read", tp.LOAD), ("dma_write", tp.STORE)):
         chosen = program.kind == kind
-        frame.loc[unit, "busy"] = program.cycles[chosen].sum()
+        frame.loc[unit, "busy"] = (schedule.end - schedule.bus - program.tail)[chosen].sum()
         frame.loc[unit, "wait_bus"] = (schedule.bus - schedule.start)[chosen].sum()
         frame.loc[unit, "latency"] = program.tail[chosen].sum()
-    frame.loc["dram", "busy"] = frame.loc["dma_read", "busy"] + frame.loc["dma_write", "busy"]
+    both = frame.loc["dma_read", "busy"] + frame.loc["dma_write", "busy"]
+    frame.loc["dram", "busy"] = both if bus_cycles is None else bus_cycles
     frame["idle"] = capacity * schedule.cycles - frame.drop(columns="idle").sum(axis=1)
     return frame

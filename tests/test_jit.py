@@ -34,3 +34,22 @@ def test_the_folder_follows_the_environment(monkeypatch, tmp_path):
 def test_every_kernel_file_uses_the_keyed_cache():
     wrong = [p.name for p in PACKAGE.rglob("*.py") if p.name != "jit.py" and "from numba import" in p.read_text()]
     assert wrong == []
+
+
+def test_every_compiled_function_stands_in_a_file_that_names_the_cache():
+    import importlib
+    import pkgutil
+
+    from numba.core.dispatcher import Dispatcher
+
+    import npusim
+    from npusim.jit import kernel_files
+
+    known = {str(path) for path in kernel_files()}
+    found = set()
+    for module in pkgutil.walk_packages(npusim.__path__, "npusim."):
+        if "_builtin" not in module.name and "__main__" not in module.name:
+            values = vars(importlib.import_module(module.name)).values()
+            found |= {value.py_func.__code__.co_filename for value in values if isinstance(value, Dispatcher)}
+    assert len(found) > 8
+    assert found <= known

@@ -10,6 +10,7 @@ from npusim.errors import TooLongError
 from npusim.program import TileProgram
 
 if TYPE_CHECKING:
+    from npusim.engine.memory import Memory
     from npusim.npu import Hardware
 
 MAX_CYCLES = 2**62
@@ -17,11 +18,15 @@ ENGINES = ("fast", "simpy")
 
 
 class Schedule(NamedTuple):
-    """When every task got its unit (`start`), the DRAM bus (`bus`, as start if it needs none) and ended."""
+    """When every task got its unit (`start`), the DRAM bus (`bus`, as start if it needs none) and ended.
+
+    `memory`: what command-level memory counted per operation, int64 [operations, memory.COUNTED]; None if `ideal`.
+    """
 
     start: np.ndarray
     bus: np.ndarray
     end: np.ndarray
+    memory: np.ndarray | None = None
 
     @property
     def cycles(self) -> int:
@@ -33,9 +38,10 @@ def unit_capacity(hardware: Hardware) -> np.ndarray:
     return np.array([1, 1, 1, hardware.dma.read_channels, hardware.dma.write_channels], dtype=np.int64)
 
 
-def run(program: TileProgram, capacity: np.ndarray, engine: str = "fast") -> Schedule:
+def run(program: TileProgram, capacity: np.ndarray, engine: str = "fast", memory: Memory | None = None) -> Schedule:
     """Simulate `program`; `engine` is 'fast' (numba) or 'simpy' (the specification). Both agree exactly.
 
+    `memory`: the command-level memory that serves LOAD and STORE; None for bus cycles and latency of the program.
     Raises TooLongError when all service times together could pass 2^62 cycles.
     """
     if float(program.cycles.sum(dtype=np.float64)) + float(program.tail.sum(dtype=np.float64)) >= MAX_CYCLES:
@@ -44,4 +50,4 @@ def run(program: TileProgram, capacity: np.ndarray, engine: str = "fast") -> Sch
         from npusim.engine import fast as chosen
     else:
         from npusim.engine import reference as chosen  # type: ignore[no-redef]
-    return Schedule(*chosen.schedule(program, capacity))
+    return Schedule(*chosen.schedule(program, capacity, memory))

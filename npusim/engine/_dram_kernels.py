@@ -46,8 +46,14 @@ from npusim.engine._dram_state import (
     FIFO_CAP_WRITE,
     FLUSH,
     FORWARD,
+    G_ADDR,
+    G_BYTES,
+    G_ROWS,
+    G_STRIDE,
     GROUP,
     HASH_MASK,
+    IDLE_CLOCKS,
+    IDLE_SINCE,
     LAST_BANK,
     LEFT,
     LEN_READ,
@@ -59,9 +65,11 @@ from npusim.engine._dram_state import (
     N_DONE,
     N_GROUPS,
     N_POOLS,
+    N_RANKS,
     N_XFER,
     NEXT,
     NOW,
+    OPEN_BANKS,
     PER_CLOCK,
     POLICY,
     POLICY_BANK_QUEUES,
@@ -88,6 +96,8 @@ from npusim.engine._dram_state import (
     X_NEXT,
     X_ORDER,
     X_ROWS,
+    X_SEGMENT,
+    X_SEGMENTS_END,
     X_STRIDE,
     X_WRITE,
     complete,
@@ -154,6 +164,8 @@ def step_head(s, a):
         if c[X_ROWS] > 0:
             c[X_ADDR] += c[X_STRIDE]
             start_row(s, x)
+        elif c[X_SEGMENT] + 1 < c[X_SEGMENTS_END]:
+            start_segment(s, x, c[X_SEGMENT] + 1)
         else:
             s.agent[a, A_HEAD] = c[X_NEXT]
             if c[X_NEXT] < 0:
@@ -167,6 +179,18 @@ def start_row(s, x):
     bits = s.cfg[BURST_BITS]
     s.xfer[x, X_CUR] = s.xfer[x, X_ADDR] >> bits
     s.xfer[x, X_END] = ((s.xfer[x, X_ADDR] + s.xfer[x, X_BYTES] - 1) >> bits) + 1
+
+
+@kernel
+def start_segment(s, x, g):
+    """Transfer `x` goes on with row `g` of `segments`."""
+    c = s.xfer[x]
+    c[X_SEGMENT] = g
+    c[X_ADDR] = s.segments[g, G_ADDR]
+    c[X_BYTES] = s.segments[g, G_BYTES]
+    c[X_ROWS] = s.segments[g, G_ROWS]
+    c[X_STRIDE] = s.segments[g, G_STRIDE]
+    start_row(s, x)
 
 
 @kernel
@@ -362,9 +386,29 @@ def submit(s, agent, order, addr, n_bytes, rows, stride, write):
     c[X_STRIDE] = stride
     c[X_WRITE] = write
     c[X_LIST] = -1
+    c[X_SEGMENT] = c[X_SEGMENTS_END] = 0
     start_row(s, x)
+    s.clock[N_XFER] += 1
     enqueue(s, x, agent, order, total)
     return x
+
+
+@kernel
+def submit_segments(s, x, order, first, count, write):
+    """Accept `count` rows of `segments` from `first` on as transfer `x` of requester `x`, which has no other."""
+    bits = s.cfg[BURST_BITS]
+    total = 0
+    for g in range(first, first + count):
+        n_bytes = s.segments[g, G_BYTES]
+        for r in range(s.segments[g, G_ROWS]):
+            a = s.segments[g, G_ADDR] + r * s.segments[g, G_STRIDE]
+            total += ((a + n_bytes - 1) >> bits) - (a >> bits) + 1
+    c = s.xfer[x]
+    c[X_WRITE] = write
+    c[X_LIST] = -1
+    c[X_SEGMENTS_END] = first + count
+    start_segment(s, x, first)
+    enqueue(s, x, x, order, total)
 
 
 @kernel
@@ -378,6 +422,8 @@ def submit_list(s, agent, order, first, n):
     c[X_END] = first + n
     c[X_ROWS] = 1
     c[X_LIST] = 0
+    c[X_SEGMENT] = c[X_SEGMENTS_END] = 0
+    s.clock[N_XFER] += 1
     enqueue(s, x, agent, order, n)
     return x
 
@@ -391,7 +437,6 @@ def enqueue(s, x, agent, order, total):
     c[X_DONE] = -1
     c[X_NEXT] = -1
     c[X_ORDER] = order
-    s.clock[N_XFER] += 1
     s.clock[LEFT] += total
     s.clock[UNISSUED] += total
     tail = s.agent[agent, A_TAIL]
@@ -435,3 +480,26 @@ def run(s, until, stop, drained):
     if not drained:
         clock[NOW] = max(until, clock[NOW])
     return clock[NOW]
+
+
+@kernel
+def idle_clocks(s):
+    """Clocks up to now, summed over all ranks, in which a rank had no open bank."""
+    total = 0
+    for ch in range(s.cfg[N_CHANNELS]):
+        for r in range(s.cfg[N_RANKS]):
+            total += s.rank[ch, r, IDLE_CLOCKS]
+            if s.rank[ch, r, OPEN_BANKS] == 0:
+                total += s.clock[NOW] - s.rank[ch, r, IDLE_SINCE]
+    return total
+
+
+@kernel
+def count(s, columns, found):
+    """Fill `found` with the statistics in `columns`, summed over the channels; clocks of closed and open ranks."""
+    for i in range(columns.size):
+        found[i] = 0
+        for ch in range(s.cfg[N_CHANNELS]):
+            found[i] += s.stats[ch, columns[i]]
+    found[columns.size] = idle_clocks(s)
+    found[columns.size + 1] = s.cfg[N_CHANNELS] * s.cfg[N_RANKS] * s.clock[NOW] - found[columns.size]

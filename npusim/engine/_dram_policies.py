@@ -206,20 +206,9 @@ def issue_bank_queues(s, ch, t, low, high, column_done):
 
 
 @inlined
-def move_transaction(s, ch, t):
-    """Move the first transaction whose bank queue has room; returns whether anything changed.
-
-    Writes move only while draining: from the clock their buffer is full, or holds more than `DRAIN_LOW` while all bank
-    queues are empty, until as many as it then held have moved or one must wait for an older read of the same burst.
-    """
+def move_from(s, ch, pool):
+    """Move the first transaction of buffer `pool` whose bank queue has room; returns whether one moved."""
     chan = s.chan
-    before = chan[ch, DRAINING]
-    if before == 0 and s.cfg[UNIFIED] == 0:
-        held = chan[ch, LEN_WRITE]
-        low = 0 if s.clock[FLUSH] and chan[ch, LEN_READ] == 0 else s.cfg[DRAIN_LOW]
-        if held >= s.cfg[DRAIN_HIGH] or (held > low and chan[ch, QUEUED] == 0):
-            chan[ch, DRAINING] = held
-    pool = 1 if chan[ch, DRAINING] > 0 else 0
     n = chan[ch, LEN_READ + pool]
     for i in range(n):
         v = s.fifo[ch, pool, i]
@@ -237,7 +226,29 @@ def move_transaction(s, ch, t):
         chan[ch, LEN_READ + pool] = n - 1
         push_entry(s, ch, b, b, slot)
         return True
-    return chan[ch, DRAINING] != before
+    return False
+
+
+@inlined
+def move_transaction(s, ch, t):
+    """Move the first transaction whose bank queue has room; returns whether anything changed.
+
+    Writes move only while draining: from the clock their buffer is full, or holds more than `DRAIN_LOW` while all bank
+    queues are empty, until as many as it then held have moved or one must wait for an older read of the same burst.
+    When that read has not moved and no bank queue holds anything, reads move (DRAMsim3 would wait for ever).
+    """
+    chan = s.chan
+    before = chan[ch, DRAINING]
+    if before == 0 and s.cfg[UNIFIED] == 0:
+        held = chan[ch, LEN_WRITE]
+        low = 0 if s.clock[FLUSH] and chan[ch, LEN_READ] == 0 else s.cfg[DRAIN_LOW]
+        if held >= s.cfg[DRAIN_HIGH] or (held > low and chan[ch, QUEUED] == 0):
+            chan[ch, DRAINING] = held
+    pool = 1 if chan[ch, DRAINING] > 0 else 0
+    moved = move_from(s, ch, pool)
+    if pool == 1 and not moved and chan[ch, DRAINING] == 0 and chan[ch, QUEUED] == 0:
+        moved = move_from(s, ch, 0)
+    return moved or chan[ch, DRAINING] != before
 
 
 @kernel

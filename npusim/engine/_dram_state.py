@@ -22,6 +22,7 @@ slots of `entry` and are linked per bank and pool in `queue`. Everything that is
 | `xfer`, `agent` | id, columns | transfers and the in-order requesters that issue them |
 | `ring`, `ring_at` | kind, place, 2 | completions in order of time: clock and transfer |
 | `clock`, `done`, `stats`, `lists` | | scalars, finished transfers, statistics per channel, bursts of list transfers |
+| `segments` | segment, 4 | address, bytes, rows, stride: what transfers of several pieces move |
 """
 
 from __future__ import annotations
@@ -83,8 +84,11 @@ CLOSED, ACTIVATING = -1, -2
 # xfer
 (
     X_CUR, X_END, X_ROWS, X_ADDR, X_BYTES, X_STRIDE, X_WRITE, X_AGENT, X_LEFT, X_DONE, X_NEXT, X_ORDER, X_LIST,
-) = range(13)  # fmt: skip
-N_XFER_COLS = 13
+    X_SEGMENT, X_SEGMENTS_END,
+) = range(15)  # fmt: skip
+N_XFER_COLS = 15
+# segments
+G_ADDR, G_BYTES, G_ROWS, G_STRIDE = range(4)
 # agent
 (
     A_HEAD, A_TAIL, A_OUT, A_LIMIT, A_PER_CLOCK, A_VALID, A_CH, A_BANK, A_ROW, A_COL, A_WRITE, A_BURST, A_BLOCKED,
@@ -128,6 +132,7 @@ class DramState(NamedTuple):
     done: np.ndarray
     stats: np.ndarray
     lists: np.ndarray
+    segments: np.ndarray
 
 
 @inlined

@@ -1,15 +1,91 @@
-"""The event loop of the fast engine: arrays and scalars only."""
+"""The event loop of the fast engine: arrays and scalars only, and the DRAM's state when its commands are simulated."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
+from npusim.engine import _dram_kernels as dram
+from npusim.engine._dram_state import FAR, N_DONE, X_DONE, DramState
 from npusim.jit import njit
 from npusim.program import DMA_READ, DMA_WRITE, DRAM
 
 NO_UNIT = 255
 # What a running slot waits for: the end of service on the bus, or the end of the task.
 BUS_DONE, TASK_DONE = 0, 1
+FREE = -1
+
+
+class MemoryState(NamedTuple):
+    """The DRAM, `num` / `den` of its clocks per core cycle, the segments of every task and what is filled in.
+
+    op int32[n]; first, pieces int64[n]: rows of `dram.segments`; channel int64[DMA channels]: the task that holds it;
+    snapshots int64[ops, counted]: what the DRAM had counted when the operation's first fence ended (`noted` bool[ops]);
+    columns: which of its statistics.
+    """
+
+    dram: DramState
+    num: int
+    den: int
+    op: np.ndarray
+    first: np.ndarray
+    pieces: np.ndarray
+    channel: np.ndarray
+    columns: np.ndarray
+    noted: np.ndarray
+    snapshots: np.ndarray
+
+
+@njit
+def begin_transfer(memory, task, write, reads):
+    """Hand the bytes of `task` to the lowest free DMA channel of its direction."""
+    x = reads if write else 0
+    while memory.channel[x] != FREE:
+        x += 1
+    memory.channel[x] = task
+    dram.submit_segments(memory.dram, x, task, memory.first[task], memory.pieces[task], write)
+
+
+@njit
+def free_channel(memory, task):
+    """The DMA channel of `task` takes another one."""
+    for x in range(memory.channel.size):
+        if memory.channel[x] == task:
+            memory.channel[x] = FREE
+
+
+@njit
+def collect(memory, tail, run_time, run_task, run_stage, running):
+    """Transfers that the DRAM has completed end when the core sees it, and `tail` later; returns `running`."""
+    s = memory.dram
+    for i in range(s.clock[N_DONE]):
+        task = memory.channel[s.done[i]]
+        run_time[running] = -(-s.xfer[s.done[i], X_DONE] * memory.den // memory.num) + tail[task]
+        run_task[running] = task
+        run_stage[running] = TASK_DONE
+        running += 1
+    s.clock[N_DONE] = 0
+    return running
+
+
+@njit
+def earliest(run_time, running):
+    """The next time at which a slot ends; FAR when none runs."""
+    now = FAR
+    for i in range(running):
+        if run_time[i] < now:
+            now = run_time[i]
+    return now
+
+
+@njit
+def note(memory, task):
+    """Keep what the DRAM has counted when the first fence of an operation ends."""
+    op = memory.op[task]
+    if not memory.noted[op]:
+        memory.noted[op] = True
+        dram.count(memory.dram, memory.columns, memory.snapshots[op])
 
 
 @njit
@@ -68,10 +144,11 @@ def successors(dep_ptr, dep_idx):
 
 
 @njit
-def schedule(unit, cycles, tail, dep_ptr, dep_idx, capacity, start, bus, end):
+def schedule(unit, cycles, tail, dep_ptr, dep_idx, capacity, start, bus, end, memory):
     """Fill `start` (unit granted), `bus` (DRAM bus granted) and `end` of every task; returns tasks ended.
 
-    unit uint8[n] (NO_UNIT for a fence), capacity int64[5]; the other columns as in TileProgram.
+    unit uint8[n] (NO_UNIT for a fence), capacity int64[5]; the other columns as in TileProgram. `memory` is a
+    MemoryState, or None for the DRAM bus of `ideal` memory; the compiler drops what belongs to the other one.
     The order of effects inside one cycle is the time rule: everything that ends or becomes ready first,
     until nothing changes; then one grant per free unit to its oldest request; then again.
     """
@@ -95,6 +172,7 @@ def schedule(unit, cycles, tail, dep_ptr, dep_idx, capacity, start, bus, end):
     run_task = np.empty(slots, np.int32)
     run_stage = np.empty(slots, np.uint8)
     running = 0
+    moving = 0
     # Tasks whose dependencies have ended; fences end on the spot, so this is a stack, not a loop over n.
     stack = np.empty(n, np.int32)
     depth = 0
@@ -121,6 +199,8 @@ def schedule(unit, cycles, tail, dep_ptr, dep_idx, capacity, start, bus, end):
                 running -= 1
                 run_time[i], run_task[i], run_stage[i] = run_time[running], run_task[running], run_stage[running]
                 free[unit[task]] += 1
+                if memory is not None and (unit[task] == DMA_READ or unit[task] == DMA_WRITE):
+                    free_channel(memory, task)
                 end[task] = now
                 ended += 1
                 for e in range(succ_ptr[task], succ_ptr[task + 1]):
@@ -140,6 +220,8 @@ def schedule(unit, cycles, tail, dep_ptr, dep_idx, capacity, start, bus, end):
                 bus[task] = now
                 end[task] = now
                 ended += 1
+                if memory is not None:
+                    note(memory, task)
                 for e in range(succ_ptr[task], succ_ptr[task + 1]):
                     s = succ_idx[e]
                     waiting[s] -= 1
@@ -160,6 +242,11 @@ def schedule(unit, cycles, tail, dep_ptr, dep_idx, capacity, start, bus, end):
                 else:
                     start[task] = now
                     if u in (DMA_READ, DMA_WRITE):
+                        if memory is not None:
+                            bus[task] = now
+                            begin_transfer(memory, task, u == DMA_WRITE, capacity[DMA_READ])
+                            moving += 1
+                            continue
                         queued[DRAM] = heap_push(heap, base[DRAM], queued[DRAM], task)
                         continue
                     bus[task] = now
@@ -169,9 +256,25 @@ def schedule(unit, cycles, tail, dep_ptr, dep_idx, capacity, start, bus, end):
                 running += 1
             if not granted:
                 break
-        if running == 0:
+        following = earliest(run_time, running)
+        if memory is not None:
+            # To the next transfer that ends before the core's next event, until there is none; then to that event.
+            # One call: with it the compiler takes in the whole DRAM.
+            stop = moving > 0
+            while True:
+                moving -= memory.dram.clock[N_DONE]
+                running = collect(memory, tail, run_time, run_task, run_stage, running)
+                following = earliest(run_time, running)
+                stop = stop and moving > 0
+                if not stop and following == FAR:
+                    break
+                until = FAR - 1 if following == FAR else following * memory.num // memory.den
+                if not stop:
+                    until = -(-following * memory.num // memory.den)
+                dram.run(memory.dram, until, stop, False)
+                if not stop:
+                    break
+                stop = memory.dram.clock[N_DONE] > 0
+        if following == FAR:
             return ended
-        now = run_time[0]
-        for i in range(1, running):
-            if run_time[i] < now:
-                now = run_time[i]
+        now = following

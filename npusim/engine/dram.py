@@ -201,7 +201,7 @@ class Dram:
             raise ConfigError(f"DRAM {config.name}: " + "; ".join(bad))
         self.config = config
         per_clock = per_clock or config.policy.per_clock
-        self.state = _allocate(config, requesters, outstanding or st.FAR, per_clock, transfers)
+        self.state = allocate(config, requesters, outstanding or st.FAR, per_clock, transfers)
 
     def submit(self, requester: int, order: int, addr: int, n_bytes: int, rows: int = 1, stride: int = 0,
                write: bool = False) -> int:  # fmt: skip
@@ -252,11 +252,7 @@ class Dram:
 
     def idle_clocks(self) -> int:
         """Clocks, summed over all ranks, in which a rank had no open bank."""
-        s = self.state
-        rank = s.rank[:, :, st.IDLE_CLOCKS].sum()
-        now = s.clock[st.NOW]
-        still = np.where(s.rank[:, :, st.OPEN_BANKS] == 0, now - s.rank[:, :, st.IDLE_SINCE], 0).sum()
-        return int(rank + still)
+        return int(kernels.idle_clocks(self.state))
 
 
 def energy_pj(config: DramConfig, counts: dict[str, int], cycles: int, idle: int) -> dict[str, float]:
@@ -313,7 +309,7 @@ def _cfg(config: DramConfig) -> np.ndarray:
     return cfg
 
 
-def _allocate(config: DramConfig, requesters: int, outstanding: int, per_clock: int, transfers: int) -> st.DramState:
+def allocate(config: DramConfig, requesters: int, outstanding: int, per_clock: int, transfers: int) -> st.DramState:
     """Fresh state of `config`: all banks closed, clock 0."""
     cfg = _cfg(config)
     n_ch, n_bank, n_rank = config.channels, config.banks, config.ranks
@@ -355,5 +351,5 @@ def _allocate(config: DramConfig, requesters: int, outstanding: int, per_clock: 
         fifo=ints(n_ch, 2, max(p.read_entries, p.write_entries)), active=ints(n_ch, n_bank + 1),
         filt=ints(n_ch, 2, st.HASH_MASK + 1), xfer=ints(transfers, st.N_XFER_COLS), agent=agent,
         ring=ints(3, in_flight, 2), ring_at=ints(3, 2), clock=clock, done=ints(transfers),
-        stats=ints(n_ch, st.N_COUNT), lists=ints(0),
+        stats=ints(n_ch, st.N_COUNT), lists=ints(0), segments=ints(0, 4),
     )  # fmt: skip

@@ -38,12 +38,13 @@ def standards() -> list[str]:
 
 def load_standard(
     name: str, controller: str = "dramsim3-like", channels: int = 0, ranks: int = 0, address_map: str = "",
-    per_bank_refresh: bool = False, xor: tuple[tuple[str, int], ...] = (),
+    per_bank_refresh: bool = False, xor: tuple[tuple[str, int], ...] = (), bus_bits: int = 0,
 ) -> DramConfig:  # fmt: skip
     """A built-in standard, or the TOML file `name`, with a controller preset.
 
     `address_map` orders the fields from the least significant bit upwards, for example `bg-co-ba-ra-ch-ro`; `xor` XORs
-    a field with the row's bits from the given one on. `channels` and `ranks` replace the file's.
+    a field with the row's bits from the given one on. `channels`, `ranks` and `bus_bits` (of a channel) replace the
+    file's.
     """
     files = data_files()
     path = files.get(name) or Path(name)
@@ -55,6 +56,10 @@ def load_standard(
     t = {**t, "rc": t.get("rc", t["ras"] + t["rp"])}
     org["channels"] = channels or org["channels"]
     org["ranks"] = ranks or org["ranks"]
+    org["bus_bits"] = bus_bits or org["bus_bits"]
+    if org["bus_bits"] % org["device_bits"]:
+        raise ConfigError(f"{path.name}: bus_bits = {org['bus_bits']} is no multiple of organisation.device_bits = "
+                          f"{org['device_bits']}")  # fmt: skip
     preset = files.get(f"controller-{controller}")
     if preset is None:
         known = [n.removeprefix("controller-") for n in files if n.startswith("controller-")]

@@ -5,17 +5,33 @@ from __future__ import annotations
 import numpy as np
 
 from npusim.engine import _kernels
-from npusim.program import UNIT_OF_KIND, TileProgram
+from npusim.engine.memory import COUNTED, STATS, Memory, final_counts
+from npusim.program import DMA_READ, DMA_WRITE, UNIT_OF_KIND, TileProgram
 
 
-def schedule(program: TileProgram, capacity: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Start (unit granted), bus (DRAM bus granted) and end cycle of every task, int64 each."""
+def schedule(
+    program: TileProgram, capacity: np.ndarray, memory: Memory | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Start (unit granted), bus (DRAM bus granted) and end of every task, int64 each; what `memory` counted."""
     n = program.kind.size
     start, bus, end = (np.zeros(n, np.int64) for _ in range(3))
-    unit = UNIT_OF_KIND[program.kind]
+    state = _state(program, capacity, memory) if memory else None
     ended = _kernels.schedule(
-        unit, program.cycles, program.tail, program.dep_ptr, program.dep_idx, capacity, start, bus, end
-    )
+        UNIT_OF_KIND[program.kind], program.cycles, program.tail, program.dep_ptr, program.dep_idx, capacity,
+        start, bus, end, state,
+    )  # fmt: skip
     if ended != n:
         raise RuntimeError(f"the fast engine ended {ended} of {n} tasks")
-    return start, bus, end
+    if not memory or not state:
+        return start, bus, end, None
+    return start, bus, end, final_counts(state.dram, state.snapshots, memory.entering(int(end.max(initial=0))))
+
+
+def _state(program: TileProgram, capacity: np.ndarray, memory: Memory) -> _kernels.MemoryState:
+    channels = int(capacity[DMA_READ] + capacity[DMA_WRITE])
+    ops = int(program.op.max(initial=-1)) + 1
+    return _kernels.MemoryState(
+        memory.fresh(channels, program.segments), memory.clocks.numerator, memory.clocks.denominator, program.op,
+        program.first, program.pieces, np.full(channels, _kernels.FREE, np.int64), STATS,
+        np.zeros(ops, np.bool_), np.zeros((ops, len(COUNTED)), np.int64),
+    )  # fmt: skip

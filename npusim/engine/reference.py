@@ -14,7 +14,10 @@ import numpy as np
 import simpy
 from simpy.events import NORMAL
 
-from npusim.program import DRAM, FENCE, LOAD, STORE, UNIT_OF_KIND, TileProgram
+from npusim.engine import _dram_kernels as kernels
+from npusim.engine import _dram_state as st
+from npusim.engine.memory import COUNTED, Memory, final_counts, snapshot
+from npusim.program import DMA_READ, DMA_WRITE, DRAM, FENCE, LOAD, STORE, UNIT_OF_KIND, TileProgram
 
 GRANT = NORMAL + 1
 
@@ -62,29 +65,108 @@ class Machine:
                 self._arbitrate_later()
 
 
-def schedule(program: TileProgram, capacity: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Start (unit granted), bus (DRAM bus granted) and end cycle of every task, int64 each."""
+class Dram:
+    """Command-level memory behind the DMA channels: it is run up to the present whenever something can happen in it."""
+
+    def __init__(self, env: simpy.Environment, memory: Memory, program: TileProgram, capacity: np.ndarray) -> None:
+        self.env = env
+        self.memory = memory
+        self.program = program
+        channels = int(capacity[DMA_READ] + capacity[DMA_WRITE])
+        self.state = memory.fresh(channels, program.segments)
+        self.first_of = {LOAD: 0, STORE: int(capacity[DMA_READ])}
+        self.done: list[simpy.Event | None] = [None] * channels
+        self.snapshots = np.zeros((int(program.op.max(initial=-1)) + 1, len(COUNTED)), np.int64)
+        self.wake = -1
+
+    def transfer(self, task: int) -> tuple[int, simpy.Event]:
+        """Hand over the bytes of `task` on the lowest free channel of its direction; channel, and event of the end."""
+        write = self.program.kind[task] == STORE
+        x = self.done.index(None, self.first_of[STORE if write else LOAD])
+        self._run(self.memory.entering(self._now))
+        first, pieces = self.program.first[task], self.program.pieces[task]
+        kernels.submit_segments(self.state, x, task, first, pieces, int(write))
+        self.done[x] = ended = self.env.event()
+        self._wake_later()
+        return x, ended
+
+    def note(self, op: int) -> None:
+        """Keep what was counted when operation `op` begins."""
+        self._run(self.memory.entering(self._now))
+        self.snapshots[op] = snapshot(self.state)
+
+    @property
+    def _now(self) -> int:
+        return int(self.env.now)
+
+    def _moving(self) -> bool:
+        return any(event is not None and not event.triggered for event in self.done)
+
+    def _run(self, until: int) -> None:
+        kernels.run(self.state, until, False, False)
+        for x in self.state.done[: self.state.clock[st.N_DONE]]:
+            self.env.process(self._end(int(x), self.memory.cycle(int(self.state.xfer[x, st.X_DONE])) - self._now))
+        self.state.clock[st.N_DONE] = 0
+
+    def _end(self, x: int, delay: int):
+        yield self.env.timeout(delay)
+        event = self.done[x]
+        assert event is not None
+        event.succeed()
+
+    def _wake_later(self) -> None:
+        if not self._moving():
+            return
+        at = max(self._now + 1, self.memory.cycle(int(kernels.next_event(self.state))))
+        if self.wake <= self._now or at < self.wake:
+            self.wake = at
+            self.env.process(self._wake_at(at - self._now))
+
+    def _wake_at(self, delay: int):
+        yield self.env.timeout(delay)
+        if self._moving():
+            self._run(self.memory.visible(self._now))
+            self._wake_later()
+
+
+def schedule(
+    program: TileProgram, capacity: np.ndarray, memory: Memory | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Start (unit granted), bus (DRAM bus granted) and end of every task, int64 each; what `memory` counted."""
     env = simpy.Environment()
     machine = Machine(env, capacity)
+    dram = Dram(env, memory, program, capacity) if memory else None
     done = [env.event() for _ in program.kind]
     start, bus, end = (np.zeros(len(done), np.int64) for _ in range(3))
+    noted: set[int] = set()
 
     def task(i: int):
         kind, cycles = program.kind[i], int(program.cycles[i])
         for d in program.dep_idx[program.dep_ptr[i] : program.dep_ptr[i + 1]]:
             yield done[d]
         start[i] = bus[i] = env.now
-        if kind != FENCE:
+        if kind == FENCE:
+            op = int(program.op[i])
+            if dram and op not in noted:
+                noted.add(op)
+                dram.note(op)
+        else:
             unit = int(UNIT_OF_KIND[kind])
             yield machine.request(unit, i)
             start[i] = bus[i] = env.now
-            if kind in (LOAD, STORE):
-                yield machine.request(DRAM, i)
-                bus[i] = env.now
+            if kind in (LOAD, STORE) and dram:
+                channel, ended = dram.transfer(i)
+                yield ended
+                yield env.timeout(int(program.tail[i]))
+                dram.done[channel] = None
+            else:
+                if kind in (LOAD, STORE):
+                    yield machine.request(DRAM, i)
+                    bus[i] = env.now
+                    yield env.timeout(cycles)
+                    machine.release(DRAM)
+                    cycles = int(program.tail[i])
                 yield env.timeout(cycles)
-                machine.release(DRAM)
-                cycles = int(program.tail[i])
-            yield env.timeout(cycles)
             machine.release(unit)
         end[i] = env.now
         done[i].succeed()
@@ -92,4 +174,6 @@ def schedule(program: TileProgram, capacity: np.ndarray) -> tuple[np.ndarray, np
     for i in range(len(done)):
         env.process(task(i))
     env.run()
-    return start, bus, end
+    if not memory or not dram:
+        return start, bus, end, None
+    return start, bus, end, final_counts(dram.state, dram.snapshots, memory.entering(int(end.max(initial=0))))

@@ -17,21 +17,23 @@ from npusim.program import (
     VECTOR,
 )
 
-# Rows of the task table that the kernels write; dependencies go to a second table of up to MAX_DEPS columns.
-KIND, CYCLES, BYTES, BUFFER, SLOT, FOOTPRINT, FIELDS = range(7)
+# Columns of the task table that the kernels write (TILE: which tile of its operand a LOAD or STORE moves);
+# dependencies go to a second table of up to MAX_DEPS columns.
+KIND, CYCLES, BYTES, BUFFER, SLOT, FOOTPRINT, TILE, FIELDS = range(8)
 MAX_DEPS = 5
 # Rows of the slot state: tag held, load task, last task that used it, when it was last needed.
 TAG, LOADED, USED, STAMP = range(4)
 
 
 @njit
-def _task(tasks, deps, n, kind, cycles, size, buffer, slot, footprint):
+def _task(tasks, deps, n, kind, cycles, size, buffer, slot, footprint, tile):
     tasks[n, KIND] = kind
     tasks[n, CYCLES] = cycles
     tasks[n, BYTES] = size
     tasks[n, BUFFER] = buffer
     tasks[n, SLOT] = slot
     tasks[n, FOOTPRINT] = footprint
+    tasks[n, TILE] = tile
     for d in range(MAX_DEPS):
         deps[n, d] = -1
     return n + 1
@@ -49,7 +51,7 @@ def _fetch(tasks, deps, n, state, tag, size, buffer, stamp):
             victim = s
     used = state[victim, USED]
     state[victim, TAG], state[victim, LOADED], state[victim, USED], state[victim, STAMP] = tag, n, -1, stamp
-    n = _task(tasks, deps, n, LOAD, 0, size, buffer, victim, size)
+    n = _task(tasks, deps, n, LOAD, 0, size, buffer, victim, size, tag)
     deps[n - 1, 0] = used
     return n, victim
 
@@ -80,6 +82,7 @@ def emit_tiles(swap, g_class, a_bytes, b_bytes, mask_bytes, out_bytes, out_footp
     for step in range(g_class.size * nx * ny):
         group, g, within = step // (nx * ny), g_class[step // (nx * ny)], step % (nx * ny)
         x, y = (within % nx, within // nx) if swap else (within // ny, within % ny)
+        result = (group * nx + x) * ny + y
         slot, before, computed = outputs % slots[2], stored[outputs % slots[2]], -1
         for z in range(nz):
             if cycles[g, x, y, z] == 0:
@@ -89,10 +92,10 @@ def emit_tiles(swap, g_class, a_bytes, b_bytes, mask_bytes, out_bytes, out_footp
             n, sb = _fetch(tasks, deps, n, b, (group * ny + y) * nz + z, b_bytes[g, y, z], BUFFER_B, stamp)
             sm = -1
             if mask_bytes[g, x, y] > 0:
-                n, sm = _fetch(tasks, deps, n, mask, step, mask_bytes[g, x, y], MASK_BUFFER, stamp)
+                n, sm = _fetch(tasks, deps, n, mask, result, mask_bytes[g, x, y], MASK_BUFFER, stamp)
             first = computed < 0
             n = _task(tasks, deps, n, COMPUTE, cycles[g, x, y, z], 0, ACCUMULATOR if first else NO_BUFFER,
-                      slot if first else 0, out_footprint[g, x, y] if first else 0)  # fmt: skip
+                      slot if first else 0, out_footprint[g, x, y] if first else 0, result)  # fmt: skip
             computed = n - 1
             deps[computed, 0], deps[computed, 1], deps[computed, 2] = last, a[sa, LOADED], b[sb, LOADED]
             a[sa, USED] = b[sb, USED] = last = computed
@@ -102,7 +105,7 @@ def emit_tiles(swap, g_class, a_bytes, b_bytes, mask_bytes, out_bytes, out_footp
             if first:
                 deps[computed, 4] = before
         if out_bytes[g, x, y] > 0:
-            n = _task(tasks, deps, n, STORE, 0, out_bytes[g, x, y], NO_BUFFER, 0, 0)
+            n = _task(tasks, deps, n, STORE, 0, out_bytes[g, x, y], NO_BUFFER, 0, 0, result)
             deps[n - 1, 0] = computed
             stored[slot] = n - 1
             outputs += 1
@@ -132,7 +135,7 @@ def emit_stream(chunks, passes, a_bytes, b_bytes, out_bytes, cycles, slots):
             writes = sweep == passes - 1 and out_bytes[i] > 0
             slot = i % slots[2]
             n = _task(tasks, deps, n, VECTOR, cycles[i], 0, ACCUMULATOR if writes else NO_BUFFER,
-                      slot if writes else 0, out_bytes[i] if writes else 0)  # fmt: skip
+                      slot if writes else 0, out_bytes[i] if writes else 0, i)  # fmt: skip
             deps[n - 1, 0] = last
             last = n - 1
             if sa >= 0:
@@ -143,7 +146,7 @@ def emit_stream(chunks, passes, a_bytes, b_bytes, out_bytes, cycles, slots):
                 b[sb, USED] = last
             if writes:
                 deps[last, 3] = stored[slot]
-                n = _task(tasks, deps, n, STORE, 0, out_bytes[i], NO_BUFFER, 0, 0)
+                n = _task(tasks, deps, n, STORE, 0, out_bytes[i], NO_BUFFER, 0, 0, i)
                 deps[n - 1, 0] = last
                 stored[slot] = n - 1
     return tasks[:n], deps[:n]
@@ -161,3 +164,15 @@ def corner_sums(bits, taps):
                 left += np.int32(bits[row, channel * taps + tap])
             corners[row + 1, channel + 1] = corners[row, channel + 1] + left
     return corners
+
+
+@njit
+def touched(segments, burst):
+    """Bursts of `burst` bytes that each segment (address, bytes, rows, stride) touches, int64[s]."""
+    found = np.zeros(segments.shape[0], np.int64)
+    for i in range(segments.shape[0]):
+        size, stride = segments[i, 1], segments[i, 3]
+        for r in range(segments[i, 2]):
+            address = segments[i, 0] + r * stride
+            found[i] += (address + size - 1) // burst - address // burst + 1
+    return found

@@ -20,7 +20,7 @@ from npusim.dataflow import Dataflow, MaskGrid, TileCost, TileGrid
 from npusim.errors import CapacityError, ConfigError
 from npusim.folding import ceil_div
 from npusim.graph import MAC_KINDS, TAPS, Conv, Op, StepGraph, Vector, describe
-from npusim.mapping import _kernels, crossbar, limits, search, vector
+from npusim.mapping import _kernels, addresses, crossbar, limits, search, vector
 from npusim.mapping.choice import Choice, Objective
 from npusim.mapping.problem import Problem, problems
 from npusim.mapping.tiling import Tiling, image_extents, passes, tap_lines, tile_cycles, tile_extents, tile_starts
@@ -86,11 +86,11 @@ def lower(
         if cells is not None and cells.multiplies(op):
             plan, work = _lower_in_cells(op, graph, hw, builder, index)
         elif op.kind in MAC_KINDS:
-            plan, work = _lower_macs(op, problems(op, graph.tensors), mask, dataflow, pick, resolve, builder, index)
+            plan, work = _lower_macs(op, graph, mask, dataflow, pick, resolve, builder, index)
         else:
             selected = mask if dataflow.selective and _covers(mask, op) else None
-            tasks, deps, work = vector.lower(op, graph, hw, selected)
-            builder.add(tasks, deps, index)
+            tasks, deps, work, pieces = vector.lower(op, graph, hw, selected)
+            builder.add(tasks, deps, index, pieces, builder.bases(op, graph))
             plan = OpPlan(op, "vector")
         for name, held in cells.written(op) if cells is not None else ():
             builder.fence(index)
@@ -131,9 +131,10 @@ def _covers(mask: Mask | None, op: Op) -> bool:
 
 
 def _lower_macs(
-    op: Op, parts: list[Problem], mask: Mask | None, dataflow: Dataflow, pick: _Picker, resolve, builder, index: int
+    op: Op, graph: StepGraph, mask: Mask | None, dataflow: Dataflow, pick: _Picker, resolve, builder, index: int
 ):  # fmt: skip
     groups = op.dims.groups if isinstance(op.dims, Conv) else 1
+    parts = problems(op, graph.tensors)
     if mask is not None and mask.count == mask.size:
         mask = None
     if dataflow.choices:
@@ -142,6 +143,7 @@ def _lower_macs(
         dataflow = resolve(dataflow.fallback)
     used = mask if dataflow.selective else None
     tilings, total, stall, dense = [], dict.fromkeys(COUNTERS, 0), 0, 0
+    bases = builder.bases(op, graph)
     for number, problem in enumerate(parts):
         if number:
             builder.fence(index)
@@ -149,7 +151,12 @@ def _lower_macs(
             mapped = pick.mapped(op, number, problem, dataflow, used)
         except CapacityError as error:
             raise CapacityError(f"{op.label} ({describe(op.dims)}) with {dataflow.name}: {error}") from None
-        builder.add(mapped.tasks, mapped.deps, index)
+        if bases is None:
+            builder.add(mapped.tasks, mapped.deps, index)
+        else:
+            pieces = addresses.matrix(problem, mapped.tiling, mapped.tasks, pick.hw, mapped.loaded)
+            builder.add(mapped.tasks, mapped.deps, index, pieces, bases)
+            bases[addresses.OUT] += addresses.plane_bytes(problem, pick.hw)
         tilings.append(mapped.tiling)
         stall += mapped.port_stall_cycles
         dense += problem.macs
@@ -197,13 +204,15 @@ CYCLES = Objective()
 
 
 class _Mapped(NamedTuple):
-    """One problem with one tiling: task and dependency tables, work counts, cycles lost to buffer ports."""
+    """One problem with one tiling: task and dependency tables, work counts, cycles lost to buffer ports, what of its
+    tiles is loaded."""
 
     tiling: Tiling
     tasks: np.ndarray
     deps: np.ndarray
     counts: dict[str, int]
     port_stall_cycles: int
+    loaded: addresses.Loaded
 
     @property
     def moved_bytes(self) -> int:
@@ -258,7 +267,7 @@ def _lower_fixed(problem: Problem, tiling: Tiling, dataflow: Dataflow, hw: Hardw
 
 
 def _value_alone(mapped: _Mapped, hw: Hardware, objective: Objective) -> float:
-    builder = _Builder(hw)
+    builder = _Builder(hw, placed=False)
     builder.fence(0)
     builder.add(mapped.tasks, mapped.deps, 0)
     moved = builder.traffic()
@@ -277,9 +286,13 @@ def _map(problem: Problem, tiling: Tiling, dataflow: Dataflow, hw: Hardware, mas
     cost = _empty_cost(grid) if problem.taps == 0 else dataflow.cost(grid, hw)
     busy = np.broadcast_to(tile_cycles(cost, grid, hw), tiles.shape)
     kept = cost.outputs if mask is not None and dataflow.compact_outputs else None
-    tasks, deps = _emit(problem, tiling, tiles, cost, busy, hw, mask, kept)
+    groups = tiles.g.reshape(-1, 1)
+    rows = groups * tiles.m if cost.live_rows is None else cost.live_rows
+    channels = groups * tiles.c if cost.live_channels is None else cost.live_channels
+    tasks, deps = _emit(problem, tiling, tiles, cost, busy, hw, mask, rows, channels, kept)
     waiting = (busy - np.broadcast_to(cost.cycles * passes(grid, hw), tiles.shape)) * tiles.multiplicity
-    return _Mapped(tiling, tasks, deps, _counts(problem, cost, tiles, hw), int(waiting.sum()))
+    loaded = addresses.Loaded(tiles.g_class, rows, channels)
+    return _Mapped(tiling, tasks, deps, _counts(problem, cost, tiles, hw), int(waiting.sum()), loaded)
 
 
 def _most_tasks(problem: Problem, tiling: Tiling) -> int:
@@ -346,13 +359,15 @@ def _empty_cost(grid: TileGrid) -> TileCost:
     return TileCost(zero, zero, 0, zero, zero, zero, outputs)
 
 
-def _emit(problem: Problem, tiling, tiles: _Tiles, cost: TileCost, busy, hw: Hardware, mask: Mask | None, kept=None):
-    """Tasks and dependencies; `kept` are the outputs of each tile whose partial sums are held, None for all."""
+def _emit(
+    problem: Problem, tiling, tiles: _Tiles, cost: TileCost, busy, hw: Hardware, mask: Mask | None, rows, channels,
+    kept=None,
+):  # fmt: skip
+    """Tasks and dependencies; `rows` of A per m tile and `channels` of B per c tile are loaded; `kept` are the outputs
+    of each tile whose partial sums are held, None for all."""
     bits = hw.precision.bits
     weights = problem.role == TAPS
     g, t = tiles.g.reshape(-1, 1, 1), tiles.pixels
-    rows = g[..., 0] * tiles.m if cost.live_rows is None else cost.live_rows
-    channels = g[..., 0] * tiles.c if cost.live_channels is None else cost.live_channels
     reduced = t if weights else tiles.c * problem.taps
     a_words = rows[:, :, None] * reduced
     image = channels[:, :, None] * tiles.region
@@ -410,10 +425,14 @@ def _counts(problem: Problem, cost: TileCost, tiles: _Tiles, hw: Hardware) -> di
 
 
 class _Builder:
-    """Grows the columns of the program operation by operation; every task without dependencies waits for the fence."""
+    """Grows the columns of the program operation by operation; every task without dependencies waits for the fence.
 
-    def __init__(self, hw: Hardware) -> None:
+    `placed`: with addresses for command-level memory, if the machine has it; else with ideal memory.
+    """
+
+    def __init__(self, hw: Hardware, placed: bool = True) -> None:
         self.hw = hw
+        self.places = addresses.Map() if placed and hw.dram.model == "commands" else None
         self.size = 0
         self.tables: list[np.ndarray] = []
         self.ops: list[np.ndarray] = []
@@ -421,6 +440,14 @@ class _Builder:
         self.dep_lists: list[np.ndarray] = []
         self.open: np.ndarray = np.empty(0, np.int64)
         self.pending: dict[str, int] = {}
+        self.segments: list[np.ndarray] = []
+        self.moved: list[np.ndarray] = []
+        self.placed: list[tuple[np.ndarray, np.ndarray]] = []
+        self.rows = 0
+
+    def bases(self, op: Op, graph: StepGraph) -> np.ndarray | None:
+        """Base addresses of the operands of `op`; None when no DRAM commands are simulated."""
+        return addresses.operands(op, graph, self.hw, self.places) if self.places else None
 
     def fence(self, op: int) -> None:
         """Everything added later waits for everything added before."""
@@ -429,7 +456,9 @@ class _Builder:
         self._append(row, np.array([self.open.size]), self.open, op)
         self.open = np.array([self.size - 1])
 
-    def add(self, tasks: np.ndarray, deps: np.ndarray, op: int) -> None:
+    def add(
+        self, tasks: np.ndarray, deps: np.ndarray, op: int, pieces: addresses.Pieces | None = None, bases=None
+    ) -> None:
         fence, base = self.size - 1, self.size
         limits.tasks(base + len(tasks), "the step")
         known = deps >= 0
@@ -438,7 +467,14 @@ class _Builder:
         known = deps >= 0
         self._append(tasks, known.sum(axis=1), deps[known], op)
         kind = tasks[:, _kernels.KIND]
-        self._count_traffic(tasks, kind)
+        moved = self._bus_bytes(tasks[:, _kernels.BYTES]) if pieces is None else pieces.bytes
+        moved = np.where((kind == tp.LOAD) | (kind == tp.STORE), moved, 0)
+        self.moved[-1] = moved
+        if pieces is not None:
+            self.placed[-1] = pieces.first + self.rows, pieces.pieces
+            self.segments.append(pieces.segments + np.pad(bases[pieces.operand][:, None], ((0, 0), (0, 3))))
+            self.rows += len(pieces.segments)
+        self._count_traffic(tasks, kind, moved)
         # Loads precede a compute task, and those form one chain: its last task and all stores end the operation.
         busy = np.flatnonzero((kind == tp.COMPUTE) | (kind == tp.VECTOR))[-1:]
         ends = np.concatenate([np.flatnonzero(kind == tp.STORE), busy])
@@ -449,12 +485,13 @@ class _Builder:
         self.ops.append(np.full(len(tasks), op, np.int32))
         self.dep_counts.append(dep_counts)
         self.dep_lists.append(dep_list)
+        self.moved.append(np.zeros(len(tasks), np.int64))
+        self.placed.append((np.zeros(len(tasks), np.int64),) * 2)
         self.size += len(tasks)
 
-    def _count_traffic(self, tasks: np.ndarray, kind: np.ndarray) -> None:
+    def _count_traffic(self, tasks: np.ndarray, kind: np.ndarray, moved: np.ndarray) -> None:
         size, buffer = tasks[:, _kernels.BYTES], tasks[:, _kernels.BUFFER]
         loads, stores = kind == tp.LOAD, kind == tp.STORE
-        moved = self._bus_bytes(size)
         found = {"dram_read_bytes": moved[loads].sum(), "dram_write_bytes": moved[stores].sum()}
         found["accumulator_read_bytes"] = size[stores].sum()
         for code, name in ((tp.BUFFER_A, "a"), (tp.BUFFER_B, "b"), (tp.MASK_BUFFER, "mask")):
@@ -475,17 +512,24 @@ class _Builder:
         table = np.concatenate(self.tables) if self.tables else np.zeros((0, _kernels.FIELDS), np.int64)
         kind = table[:, _kernels.KIND].astype(np.uint8)
         dma = (kind == tp.LOAD) | (kind == tp.STORE)
-        moved = np.where(dma, self._bus_bytes(table[:, _kernels.BYTES]), 0)
+        moved = np.concatenate([np.zeros(0, np.int64), *self.moved])
         counts = np.concatenate([np.zeros(1, np.int64), *self.dep_counts])
+        bus, latency = self.hw.dram_cycles(moved), self.hw.dram_latency_cycles
+        placed = {}
+        if self.places:
+            bus, latency = np.zeros_like(moved), self.hw.dram_path_cycles
+            first, pieces = (np.concatenate(column) for column in zip(*self.placed, strict=True))
+            placed = {"first": first, "pieces": pieces, "segments": np.concatenate([tp.NO_SEGMENTS, *self.segments])}
         return tp.TileProgram(
             kind=kind,
             op=np.concatenate([np.zeros(0, np.int32), *self.ops]),
-            cycles=np.where(dma, self.hw.dram_cycles(moved), table[:, _kernels.CYCLES]),
-            tail=np.where(dma, self.hw.dram_latency_cycles, 0).astype(np.int64),
+            cycles=np.where(dma, bus, table[:, _kernels.CYCLES]),
+            tail=np.where(dma, latency, 0).astype(np.int64),
             bytes=moved,
             buffer=table[:, _kernels.BUFFER].astype(np.uint8),
             slot=table[:, _kernels.SLOT].astype(np.uint8),
             footprint=table[:, _kernels.FOOTPRINT].copy(),
             dep_ptr=np.cumsum(counts),
             dep_idx=np.concatenate([np.zeros(0, np.int64), *self.dep_lists]).astype(np.int32),
+            **placed,
         )

@@ -30,7 +30,7 @@ import numpy as np
 
 from npusim.folding import ceil_div
 from npusim.graph import Op, Pool, StepGraph, Vector
-from npusim.mapping import _kernels, limits
+from npusim.mapping import _kernels, addresses, limits
 
 if TYPE_CHECKING:
     from npusim.masks import Mask
@@ -66,8 +66,10 @@ def cost(op: Op) -> tuple[int, int, int]:
     return sweeps, op.dims.elements, op.dims.lane_ops or lane_ops
 
 
-def lower(op: Op, graph: StepGraph, hw: Hardware, selected: Mask | None) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Task and dependency tables and work counts of one vector operation.
+def lower(
+    op: Op, graph: StepGraph, hw: Hardware, selected: Mask | None
+) -> tuple[np.ndarray, np.ndarray, dict, addresses.Pieces | None]:
+    """Task and dependency tables, work counts, and DRAM pieces (None with ideal memory) of one vector operation.
 
     Inputs stream through buffers a and b in turn, outputs leave through the accumulator buffer, in chunks that
     fill a slot. With `selected` (an operation on masked weights) only those elements are computed, gradients move
@@ -98,7 +100,18 @@ def lower(op: Op, graph: StepGraph, hw: Hardware, selected: Mask | None) -> tupl
         "b_read_bytes": sweeps * totals["b"],
         "accumulator_write_bytes": totals["accumulator"],
     }
-    return tasks, deps, counts
+    pieces = None
+    if hw.dram.model == "commands":
+        spans = [_span_bytes(graph.tensors[name], hw, selected) for name in (*op.inputs, *op.outputs)]
+        pieces = addresses.stream(sizes, spans, len(op.inputs), chunks, tasks, hw)
+    return tasks, deps, counts, pieces
+
+
+def _span_bytes(tensor, hw: Hardware, selected: Mask | None) -> int:
+    """Bytes over which those of `_moved_bytes` are spread."""
+    if tensor.kind == "weight_gradient":
+        return _moved_bytes(tensor, hw, selected)
+    return _moved_bytes(tensor, hw, None)
 
 
 def _moved_bytes(tensor, hw: Hardware, selected: Mask | None) -> int:

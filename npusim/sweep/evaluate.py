@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from npusim import catalogue, config, engine, method
+from npusim import catalogue, config, method
 from npusim.energy import account, area, sram
 from npusim.energy.table import EnergyTable
 from npusim.errors import NpusimError
@@ -20,7 +20,7 @@ from npusim.mapping.choice import choice as choice_of
 from npusim.mapping.lower import lower
 from npusim.method_runs import machine_of, times_of
 from npusim.npu import Hardware
-from npusim.simulation import Run, op_timing
+from npusim.simulation import Run, dram_prices, dram_use, execute
 from npusim.sweep.metrics import METRICS
 from npusim.sweep.points import Job, Resource, read_step, reshaped
 from npusim.verify import verify
@@ -75,12 +75,13 @@ class Evaluator:
             chosen = flows[chosen.fallback]
         prices = self._once(("prices", job.machine, job.energy), lambda: self._prices(job, priced))
         choice = self._once(("choice", job.objective, job.mapping), lambda: self._choice(job))
-        aim = objective(choice.objective, None if choice.objective == "cycles" else prices)
+        # Tilings are searched on ideal memory, where DRAM bytes have a flat price.
+        flat = self._once(("flat", job.machine, job.energy), lambda: self._prices(job, priced, flat=True))
+        aim = objective(choice.objective, None if choice.objective == "cycles" else flat)
         lowered = lower(graph, chosen, hw, flows.__getitem__, choice, aim)
         verify(lowered.program, hw)
-        schedule = engine.run(lowered.program, engine.unit_capacity(hw), job.engine)
-        timing = op_timing(lowered, schedule)
-        spent = account.apply(lowered.counts, timing["cycles"], prices)
+        schedule, timing = execute(lowered, hw, job.engine)
+        spent = account.apply(lowered.counts, timing["cycles"], prices, dram_use(schedule, prices.dram))
         run = Run(graph, hw, chosen.name, job.engine, lowered, schedule, energy=spent, **timing)
         run.verify()
         return run
@@ -113,8 +114,9 @@ class Evaluator:
     def _flow(self, digest: str):
         return catalogue.load_dataflow(self._file(digest))
 
-    def _prices(self, job: Job, hw: Hardware) -> account.Prices:
-        return account.prices(hw, *self._once(("table", job.energy), lambda: self._table(job.energy)))
+    def _prices(self, job: Job, hw: Hardware, flat: bool = False) -> account.Prices:
+        table, figures = self._once(("table", job.energy), lambda: self._table(job.energy))
+        return account.prices(hw, table, figures, None if flat else dram_prices(hw, table))
 
     def _area(self, job: Job, hw: Hardware) -> float:
         table, figures = self._once(("table", job.energy), lambda: self._table(job.energy))
