@@ -149,7 +149,7 @@ def simulate(shape, memory, slots, capacity, unit_of_kind, tiling, busy):
                 edges += 1
         dep_ptr[i + 1] = edges
     start, bus, end = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
-    engine_kernels.schedule(unit, served, tail, dep_ptr, dep_idx[:edges], capacity, start, bus, end)
+    engine_kernels.schedule(unit, served, tail, dep_ptr, dep_idx[:edges], capacity, start, bus, end, None)
     return end.max(), moved, n
 
 
