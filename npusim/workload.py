@@ -1,4 +1,4 @@
-"""Workloads by name or file: recorded traces, and layer lists whose backward phases are synthesised."""
+"""Workloads by name or file: recorded traces, and files of other tools (`npusim.trace.imports`)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from npusim.graph import StepGraph
 
+IMPORTED = (".toml", ".onnx", ".csv", ".json", ".json.gz")
+
 
 def find(workload: str | Path) -> tuple[Path, StepGraph]:
     """The file of a workload and its step; CatalogueError (no such name) or TraceError (a bad file)."""
     from npusim import catalogue, trace
 
-    if str(workload).endswith(".toml") and Path(workload).is_file():
-        from npusim.synthesis import from_file
-
-        return Path(workload), from_file(workload)
+    if str(workload).endswith(IMPORTED) and Path(workload).is_file():
+        return Path(workload), trace.import_file(workload)
     source = catalogue.find("workloads", workload)
     return source, trace.read(source)

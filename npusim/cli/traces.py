@@ -1,4 +1,4 @@
-"""`npusim trace show | reshape | import | capture`."""
+"""`npusim trace show | reshape | import | diff | capture`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def start(context: typer.Context) -> None:
         print(context.get_help())
 
 
-CAPTURE = """A trace is captured from a PyTorch training script (pip install "npusim[torch]"):
+CAPTURE = """A trace is captured from a PyTorch script (pip install "npusim[torch]") that defines, at its top level:
 
-  import npusim.trace
+  model = ...                        # a torch.nn.Module
 
   def step():                        # one whole training step, as the script runs it
       optimizer.zero_grad()
@@ -31,12 +31,15 @@ CAPTURE = """A trace is captured from a PyTorch training script (pip install "np
       loss.backward()
       optimizer.step()
 
-  graph = npusim.trace.capture(model, step)       # grad_masks={parameter name: 0/1 tensor} for selective updates
-  npusim.trace.write(graph, "my-step.npz")
+  grad_masks = {...}                 # optional: {parameter name: 0/1 tensor} for selective updates; also task_masks
 
 Then:
+  npusim trace capture train.py --out my-step.npz
   npusim trace show my-step.npz
   npusim compare my-step.npz --out report
+
+What stands under `if __name__ == "__main__"` does not run. From Python, the same is
+  npusim.trace.write(npusim.trace.capture(model, step, grad_masks=grad_masks), "my-step.npz")
 """
 
 
@@ -136,12 +139,70 @@ def import_(
     print(clean(f"written: {out}"))
 
 
+@app.command("diff")
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="A trace file or the name of a workload.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Differences to print at most.")] = 40,
+    json: options.Json = False,
+) -> None:
+    """Say what differs between two steps: operations, shapes, tensors, masks. Exit code 1 when something does.
+
+    \b
+    Example:
+      npusim trace diff resnet18-swu/early resnet18-swu/late
+    """
+    from npusim.text import clean
+    from npusim.trace.diff import differences
+
+    (_, a), (_, b) = (options.step_of(name) for name in (first, second))
+    found = differences(a, b)
+    if json:
+        from dataclasses import asdict
+
+        from npusim.report import json_text
+
+        value = {"equal": not found, "a": a.name, "b": b.name, "differences": [asdict(item) for item in found]}
+        print(json_text(value), end="")
+    else:
+        for item in found[:limit]:
+            print(clean(item))
+        if len(found) > limit:
+            print(f"... and {len(found) - limit} more; --limit {len(found)} shows all")
+        summary = f"{len(found)} differences" if found else f"equal: {len(a.ops)} operations, {len(a.tensors)} tensors"
+        print(summary)
+    if found:
+        raise typer.Exit(1)
+
+
 @app.command("capture")
-def capture() -> None:
-    """Print how a trace is captured from a PyTorch script.
+def capture(
+    script: Annotated[
+        Path | None, typer.Argument(metavar="SCRIPT", help="A Python script that defines `model` and `step()`.")
+    ] = None,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="ARGUMENTS", help="Arguments of the script, behind --.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="OUT", help="The trace file to write.")] = None,
+) -> None:
+    """Capture a training step of a PyTorch script; without a script, say how.
 
     \b
     Example:
       npusim trace capture
+      npusim trace capture train.py --out my-step.npz
     """
-    print(CAPTURE, end="")
+    if script is None:
+        print(CAPTURE, end="")
+        return
+    if out is None:
+        raise typer.BadParameter("give the trace file to write", param_hint="--out")
+    from npusim import atomic, trace
+    from npusim.text import clean, count
+    from npusim.trace.script import capture_script
+
+    atomic.check(out.parent)
+    graph = capture_script(script, arguments or [])
+    trace.write(graph, out)
+    macs = count(sum(op.macs for op in graph.ops))
+    print(clean(f"{graph.name}: {len(graph.ops)} operations, {macs} MACs\nwritten: {out}", keep="\n"))

@@ -37,6 +37,7 @@ def write(graph: StepGraph, path: str | os.PathLike[str]) -> None:
 
 def capture(model: Any, step: Callable[[], Any], **options: Any) -> StepGraph:
     """One training step as PyTorch runs it; arguments as `npusim.trace.pytorch.capture`."""
+    _need_torch()
     from npusim.trace import pytorch
 
     return pytorch.capture(model, step, **options)
@@ -44,9 +45,19 @@ def capture(model: Any, step: Callable[[], Any], **options: Any) -> StepGraph:
 
 def capture_static(build: Callable[[], Any], input_shape: tuple[int, ...], **options: Any) -> StepGraph:
     """Shapes of one training step without data; arguments as `npusim.trace.static.capture_static`."""
+    _need_torch()
     from npusim.trace import static
 
     return static.capture_static(build, input_shape, **options)
+
+
+def _need_torch() -> None:
+    from importlib.util import find_spec
+
+    from npusim.errors import CaptureError
+
+    if find_spec("torch") is None:
+        raise CaptureError('a capture needs PyTorch, which is not installed: pip install "npusim[torch]"')
 
 
 def import_file(path: str | os.PathLike[str], format: str = "auto", **options: Any) -> StepGraph:

@@ -229,7 +229,7 @@ def test_trace_show_reshape_and_capture(npusim, tmp_path):
     target = tmp_path / "larger.npz"
     assert npusim("trace", "reshape", "small", target, "--batch", "4").code == 0
     assert trace.read(target).ops[0].dims.n == 4
-    assert "npusim.trace.capture(model, step)" in npusim("trace", "capture").out
+    assert "npusim.trace.capture(model, step" in npusim("trace", "capture").out
 
 
 # MACs: conv1 2*8*8*16*27 = 55,296 forward and grad_weight; conv2 2*4*4*32*144 = 147,456 and fc 2*512*10 = 10,240 in
