@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml
 
-.PHONY: demo test test-all check bench validate docs clean
+.PHONY: demo test test-all test-lowest check bench validate reliability lock audit docs clean
 
 .venv/base: $(SOURCES)
 	$(PYTHON) -m venv .venv
@@ -25,6 +25,32 @@ test: .venv/dev
 
 test-all: .venv/dev
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# The core tests with the lowest versions that pyproject.toml allows, in an environment of their own.
+test-lowest: .venv/dev
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv/lowest
+	VIRTUAL_ENV=.venv/lowest $(BIN)/uv pip install --quiet --resolution lowest-direct -e ".[dev]"
+	.venv/lowest/bin/python -m pytest -q tests/test_config.py tests/test_hardware.py tests/test_report.py tests/test_plot.py \
+	  tests/test_jit.py tests/test_text.py tests/engine/test_engines.py tests/cli tests/trace/test_format.py \
+	  tests/trace/test_import_onnx.py tests/sweep/test_spec.py tests/sweep/test_sweeps.py tests/fuzz
+
+# The pinned and hashed development environment.
+lock: .venv/dev
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --quiet \
+	  --no-emit-index-url --no-annotate --custom-compile-command "make lock" --output-file requirements-dev.lock
+
+# Known weaknesses of the pinned versions; fails when one could not be looked up.
+audit: .venv/dev
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements-dev.lock
+
+# Hours: every long run (each goes on where it was stopped), then the page from their results.
+reliability: .venv/dev
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[fuzz]"
+	$(BIN)/python reliability/run.py model --cases 20000
+	$(BIN)/python reliability/run.py fuzz --seconds 600
+	$(BIN)/python reliability/run.py faults --kills 100
+	$(BIN)/python reliability/run.py large
+	$(BIN)/python reliability/run.py page
 
 check: .venv/dev
 	$(BIN)/ruff check .

@@ -32,6 +32,9 @@ def main() -> int:
     faults.add_argument("--seed", type=int, default=1)
     faults.add_argument("--folder", type=Path, default=HERE / "work" / "faults")
     faults.add_argument("--out", type=Path, default=HERE / "results" / "faults.json")
+    large = commands.add_parser("large", help="seconds and memory of long and large inputs")
+    large.add_argument("--short", action="store_true", help="small sizes, to see that it works")
+    large.add_argument("--out", type=Path, default=HERE / "results" / "large.json")
     given = parser.parse_args()
     if given.command == "model":
         from reliability import model as cases
@@ -45,6 +48,10 @@ def main() -> int:
         crashes = fuzz_runs.run(fuzz_runs.names(given.targets), given.seconds, given.folder.resolve(), given.out)
         print(f"{crashes} inputs found that break something")
         return 1 if crashes else 0
+    if given.command == "large":
+        from reliability import large as sizes
+
+        sizes.run(given.out, given.short)
     if given.command == "faults":
         from reliability import faults as kills
 
