@@ -146,6 +146,36 @@ def test_files_that_are_no_models(tmp_path):
         trace.from_onnx(path)
 
 
+def test_any_change_to_the_nodes_gives_a_step_or_one_error(tmp_path):
+    rng, whole = random.Random(3), onnx.load(NET)
+    path, names = tmp_path / "a.onnx", [name for node in whole.graph.node for name in (*node.input, *node.output)]
+    for _ in range(150):
+        broken = onnx.ModelProto()
+        broken.CopyFrom(whole)
+        for _ in range(rng.choice((1, 1, 4))):
+            node = rng.choice(broken.graph.node)
+            match rng.randrange(5):
+                case 0 if node.attribute:
+                    attribute = rng.choice(node.attribute)
+                    attribute.i = rng.choice([-1, 0, 1, 7, 2**40])
+                    attribute.ints[:] = rng.choice([[], [0, 0], [-1, 2], [3], [2**40] * 4, [2, 2]])
+                case 1 if node.attribute:
+                    del node.attribute[rng.randrange(len(node.attribute))]
+                case 2 if node.input:
+                    node.input[rng.randrange(len(node.input))] = rng.choice([*names, "", "nowhere"])
+                case 3:
+                    del node.input[rng.randrange(len(node.input)) :]
+                case _:
+                    node.op_type = rng.choice(
+                        [other.op_type for other in whole.graph.node] + ["Concat", "Split", "Gather"]
+                    )
+        onnx.save(broken, str(path))
+        try:
+            trace.from_onnx(path, skip_unknown=rng.random() < 0.5).verify()
+        except NpusimError as error:
+            assert "a.onnx" in str(error)
+
+
 def test_any_bytes_give_a_step_or_one_error(tmp_path):
     rng, data, path = random.Random(0), NET.read_bytes(), tmp_path / "a.onnx"
     for _ in range(150):

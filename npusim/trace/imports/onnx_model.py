@@ -192,6 +192,9 @@ class Net:
             if not self.skip_unknown:
                 raise TraceError(f"{where}: {problem}; --skip-unknown leaves such nodes out") from None
             self._skip(node, where, problem)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise TraceError(f"{where}: its inputs or attributes are not those of the operator ({reason})") from None
 
     def _skip(self, node: Any, where: str, problem: Unknown) -> None:
         source = next((name for name in node.input if name in self.layer_of), "")
