@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from npusim.results import Result
 
 COLUMNS = 2
+MOST = 8
 
 
 def points(result: Result) -> pd.DataFrame:
@@ -51,9 +52,11 @@ def bytes_per_cycle(hardware: Hardware) -> float:
 
 
 def figure(results: Sequence[Result]) -> Figure:
-    """A panel per result; MACs as dots, operations of the vector unit as crosses, colours are phases."""
+    """A panel per result, at most MOST; MACs as dots, operations of the vector unit as crosses, colours are phases."""
     from matplotlib.figure import Figure
 
+    left_out = f" (the first {MOST} of {len(results)} runs)" if len(results) > MOST else ""
+    results = results[:MOST]
     rows = -(-len(results) // COLUMNS)
     columns = min(COLUMNS, len(results))
     drawn = Figure(figsize=(9, 0.9 + (4.4 if columns == 1 else 3.3) * rows), layout="constrained")
@@ -70,7 +73,9 @@ def figure(results: Sequence[Result]) -> Figure:
             axes.set_ylabel("operations per cycle")
     for axes in grid[len(results) :]:
         axes.set_axis_off()
-    drawn.suptitle("Roofline: every operation under the limits of the machine", x=0.01, ha="left", fontsize=11)
+    drawn.suptitle(
+        f"Roofline: every operation under the limits of the machine{left_out}", x=0.01, ha="left", fontsize=11
+    )
     drawn.legend(*_legend(results), loc="outside lower left", ncols=7, columnspacing=1.2, handletextpad=0.4)
     return drawn
 

@@ -71,7 +71,7 @@ def read(folder: str | Path) -> Result | Comparison:
         raise ResultsError(f"{path}: cannot be read: {reason}{hint}") from None
     runs = record.get("runs") if isinstance(record, dict) else None
     if not isinstance(runs, list) or not runs or not all(isinstance(run, dict) and "label" in run for run in runs):
-        raise ResultsError(f"{path}: has no 'runs': it was written by another version of npusim, or by --methods")
+        raise ResultsError(f"{path}: has no 'runs': another version of npusim wrote it")
     if record.get("schema") != SCHEMA:
         raise ResultsError(f"{path}: schema = {record.get('schema')!r}; this version of npusim reads {SCHEMA}")
     labels = [str(run.pop("label")) for run in runs]

@@ -46,7 +46,9 @@ def test_catalogues_are_inside(wheel, folder, pattern):
 
 def test_data_files_are_inside(wheel):
     files = {
-        str(p.relative_to(ROOT)) for p in (ROOT / "npusim").rglob("*") if p.suffix in {".toml", ".csv", ".js", ".css"}
+        str(p.relative_to(ROOT))
+        for p in (ROOT / "npusim").rglob("*")
+        if p.suffix in {".toml", ".csv", ".js", ".css", ".html", ".typed"}
     }
     assert files
     assert files <= set(wheel)

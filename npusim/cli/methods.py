@@ -15,11 +15,13 @@ def compare(
     request: Request, dataflow: str, methods: str, settings: list[str] | None, out: Path | None, json: bool,
     command: list[str],
 ) -> None:  # fmt: skip
-    """Simulate dense training and every named method on one machine; print the table, write methods.csv.
+    """Simulate dense training and every named method on one machine; print the table, write methods.csv and a report.
 
     With "all", methods that do not fit the network are left out and named below the table.
     """
-    from npusim import atomic, report
+    from dataclasses import replace
+
+    from npusim import report
     from npusim.cli import options
     from npusim.cli.output import hint, print_lines, print_table, working
     from npusim.method_runs import compare_methods
@@ -38,9 +40,18 @@ def compare(
         rows = [run.row(found.runs[0]) for run in found.runs]
         record = manifest(found.runs[0].runs, request, command) | {"methods": rows, "left_out": dict(found.misfits)}
     if out is not None:
-        table = found.table().to_csv(index=False, lineterminator="\n")
-        atomic.write_files(out, {"methods.csv": table, "manifest.json": report.json_text(record)})
-        hint(f"written: {out}/methods.csv, manifest.json")
+        from npusim import results, saved
+        from npusim.cli.runs import write_report
+        from npusim.comparison import Comparison
+
+        with working("drawing"):
+            runs = [results.of_plan(run, machine, request, command, graph) for run in found.runs]
+            runs[0] = replace(runs[0], manifest=record)
+            comparison = Comparison.of(*runs)
+            table = found.table().to_csv(index=False, lineterminator="\n")
+            files = {**saved.files(comparison), "methods.csv": table}
+            write_report(out, comparison, files)
+        hint(f"written: {out}/methods.csv, report.html, plots and tables")
     if json:
         print(report.json_text(record), end="")
         return

@@ -69,7 +69,7 @@ def run(
         from npusim import saved
 
         with working("drawing"):
-            _write(out, result.compare(), saved.files(result))
+            write_report(out, result.compare(), saved.files(result))
         hint(f"written: {out}/report.html, plots and tables")
     if json:
         print(report.run_json(result, result.compare().manifest), end="")
@@ -103,7 +103,7 @@ def compare(
 
     With --out: report.html, its figures as .png and .svg, comparison.csv, layers.csv, phases.csv, units.csv,
     memory.csv, manifest.json. With --methods: training methods against dense training, on the first dataflow;
-    --out writes methods.csv, manifest.json.
+    --out also writes methods.csv.
 
     \b
     Example:
@@ -134,7 +134,7 @@ def compare(
         from npusim import saved
 
         with working("drawing"):
-            _write(out, comparison, saved.files(comparison))
+            write_report(out, comparison, saved.files(comparison))
         hint(f"written: {out}/report.html, plots and tables")
     if json:
         print(report.comparison_json(comparison), end="")
@@ -146,8 +146,8 @@ def compare(
     print_lines(report.energy_lines(comparison.baseline))
 
 
-def _write(out, comparison: Comparison, tables: Mapping[str, str]) -> None:
-    """Draws and writes everything: all of it is made before the first file is."""
+def write_report(out, comparison: Comparison, tables: Mapping[str, str]) -> None:
+    """Draw and write everything: all of it is made before the first file is."""
     from npusim import atomic, plot
     from npusim.html import page
 

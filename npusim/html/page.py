@@ -38,9 +38,14 @@ ROOFLINE_EXPLAINED = (
     "Below the slope an operation waits for more than bandwidth; far below the level it leaves the array idle. Point "
     "at one to see its name; the numbers are in the table of layers.",
 )
+# Lower bounds of `npusim.bounds` in one word or two.
+LIMITS = {
+    "compute": "MACs", "vector": "vector", "dram": "DRAM", "a_port": "port a", "b_port": "port b",
+    "mask_port": "port mask", "critical_path": "chain",
+}  # fmt: skip
 LAYERS_EXPLAINED = (
-    "Limit: the largest lower bound of the operation, be it the MACs (compute), the vector unit, the DRAM bus, a "
-    "buffer's port or the longest chain of loads, tiles and stores (critical path). Stalled: every cycle in which "
+    "Limit: the largest lower bound of the operation, be it the MACs, the vector unit, the DRAM bus, a buffer's port "
+    "or the longest chain of loads, tiles and stores that wait for each other. Stalled: every cycle in which "
     "neither the array nor the vector unit works, and those in which a port slows the array.",
 )
 UNITS_EXPLAINED = (
@@ -189,7 +194,7 @@ def _layers(comparison: Comparison) -> str:
     rows = []
     for name, run in zip(names, comparison.runs, strict=True):
         for cells, limit in zip(report.layer_table(run).rows, run.layers.bound, strict=True):
-            shown = (*cells[:5], str(limit).replace("_", " "), *cells[5:])
+            shown = (*cells[:5], LIMITS.get(str(limit), str(limit)), *cells[5:])
             rows.append(_row((name, *shown) if several else shown))
     header = LAYER_HEADER if several else LAYER_HEADER[1:]
     phases = [phase for phase in breakdown.phases_of(comparison) if phase != breakdown.STEP]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from npusim import method
+from npusim import method, read
 from npusim.cli import main
 
 # MCUNet has no norms, mcu-8x8 no crossbars.
@@ -34,6 +34,12 @@ def test_table(npusim, tmp_path):
     assert float(rows[0]["speedup"]) == 1 and float(rows[1]["speedup"]) > 1
     record = json.loads((tmp_path / "r" / "manifest.json").read_text())
     assert record["hardware"]["requested"] == "edge-16x16" and len(record["methods"]) == 3
+    again = read(tmp_path / "r")
+    assert [run.label for run in again.runs] == ["dense", "last-k:k=1", "swu"]
+    for run, row in zip(again.runs, rows, strict=True):
+        assert run.cycles == pytest.approx(float(row["cycles"])) and run.peak_bytes == float(row["peak_bytes"])
+    first = (tmp_path / "r" / "report.html").read_text()
+    assert again.report(tmp_path / "again.html").read_text() == first
 
 
 def test_all_names_what_it_leaves_out(npusim):
