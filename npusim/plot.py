@@ -37,6 +37,8 @@ STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "npusim", "text.parse_math": False, "axes.formatter.use_mathtext": False,
 }  # fmt: skip
 CAPTION_WIDTH = 130
+# Beyond this many times the baseline, bars have a logarithmic axis.
+WIDE = 30
 Panels = Mapping[str, Mapping[str, Mapping[str, float]]]
 ENERGY_UNITS = ((1e12, "J"), (1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ"), (1.0, "pJ"))
 CYCLE_UNITS = ((1e9, "billion cycles"), (1e6, "million cycles"), (1e3, "thousand cycles"), (1.0, "cycles"))
@@ -80,8 +82,13 @@ def svgs(figures: Mapping[str, Figure]) -> dict[str, str]:
 
 def speedup(comparison: Comparison) -> Figure:
     """Grouped bars: speedup and energy gain per phase and for the step, against the first dataflow (line at 1x)."""
-    cells, phases = breakdown.comparison_cells(comparison), breakdown.phases_of(comparison)
+    cells = breakdown.comparison_cells(comparison)
     runs = comparison.runs[1:] or comparison.runs
+    # A phase that one of two steps lacks has no bar, one that no other run has no place.
+    phases = [
+        phase for phase in breakdown.phases_of(comparison)
+        if any(isfinite(cells.get((run.label, phase), {}).get("speedup", nan)) for run in runs)
+    ]  # fmt: skip
     crowded = len(runs) > 5
     # Inches: a bar as wide as its number is high (crowded: the number is upright).
     figure = _figure(comparison, width=max(9, 1 + 0.18 * len(runs) * len(phases)), height=6.4)
@@ -94,15 +101,21 @@ def speedup(comparison: Comparison) -> Figure:
             at = [x + (i + 0.5) * width - 0.4 for x in range(len(phases))]
             axes.bar(at, values, 0.92 * width, label=text.clean(run.label), **_look(i + 1))
             bars += zip(at, values, strict=True)
-        # A phase that one of the two steps lacks has no bar.
         shown = [(x, value) for x, value in bars if isfinite(value)]
         highest = max(1.0, *(value for _, value in shown))
         for x, value in shown:
             # The number of a bar that ends just below the dashed line stands above that line.
-            height = 1.0 if 0 < 1 - value < 0.09 * highest else value
-            _number(axes, x, height, f"{value:.2f}", upright=crowded)
+            height = 1.0 if 0 < 1 - value < 0.09 * highest and highest <= WIDE else value
+            _number(axes, x, height, f"{value:.2f}" if value < 100 else f"{value:,.0f}", upright=crowded)
         axes.axhline(1, color=INK, linewidth=1, linestyle="--")
-        axes.set(ylim=(0, (1.25 if crowded else 1.15) * highest), ylabel=label)
+        if highest > WIDE:
+            lowest = min(1.0, *(value for _, value in shown if value > 0))
+            axes.set(yscale="log", ylim=(lowest / 2, highest * (highest / lowest) ** (0.25 if crowded else 0.1)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("")
+        else:
+            axes.set(ylim=(0, (1.25 if crowded else 1.15) * highest))
+        axes.set_ylabel(f"{label}, logarithmic" if highest > WIDE else label)
         axes.grid(axis="y")
     base = text.clean(comparison.baseline.label)
     top.set_title(f"Speedup and energy gain against {base} (dashed line, 1x); higher is better", loc="left")

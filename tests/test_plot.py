@@ -77,7 +77,8 @@ def test_legend_title_panels_and_caption_do_not_overlap(figures, name):
 @pytest.mark.parametrize("count", [2, 6, 7, 13])
 def test_numbers_over_the_bars_do_not_overlap(comparison, count):
     runs = tuple(replace(comparison.runs[i % 4], label=f"dataflow-{i}") for i in range(count))
-    for figure in plot.figures(Comparison(runs)).values():
+    for draw in (plot.speedup, plot.energy, plot.cycles):
+        figure = plot.drawn(draw, Comparison(runs))
         renderer = FigureCanvasAgg(figure).get_renderer()
         for axes in figure.axes:
             boxes = [text.get_window_extent(renderer) for text in axes.texts]
@@ -119,3 +120,18 @@ def test_nothing_global_changes(comparison):
     before = dict(matplotlib.rcParams)
     plot.figures(comparison)
     assert dict(matplotlib.rcParams) == before
+
+
+def test_very_different_speedups_have_a_logarithmic_axis_and_missing_phases_no_place(comparison):
+    base, other = comparison.runs[:2]
+    phases = other.phases.drop(index="update")
+    phases.loc["forward", ["cycles", "energy_pj"]] = 1
+    changed = Comparison((base, replace(other, phases=phases)))
+    figure = plot.figures(changed)["speedup"]
+    top, bottom = figure.axes
+    assert [tick.get_text() for tick in bottom.get_xticklabels()] == [
+        "forward", "grad_input", "grad_weight (WGC)", "whole step",
+    ]  # fmt: skip
+    assert top.get_yscale() == "log" and top.get_ylabel() == "speedup (x), logarithmic"
+    assert top.containers[0][0].get_height() == base.phases.cycles["forward"]
+    assert top.get_ylim()[0] > 0 and top.get_ylim()[1] > base.phases.cycles["forward"]
