@@ -59,7 +59,7 @@ def wheel(folder: Path, stamp: int) -> Path:
 
 
 def test_a_wheel_built_twice_is_the_same_file(tmp_path, monkeypatch):
-    """Other folders, other file times, another hash seed; one SOURCE_DATE_EPOCH and one umask (file modes are in it)."""
+    """Other folders, other file times, another hash seed; one SOURCE_DATE_EPOCH, one umask (file modes are in it)."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     digests = set()
     for number in (1, 2):

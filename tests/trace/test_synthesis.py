@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -316,3 +317,22 @@ def test_shipped_layer_lists(name, parameters, macs):
     assert shipped.digest() == made.digest() and dict(shipped.meta) == dict(made.meta)
     assert sum(op.dims.elements for op in made.phase("update")) == parameters
     assert sum(op.macs for op in made.phase("forward")) == macs
+
+
+@pytest.mark.parametrize("name, weights, macs", [
+    ("mcunet-5fps", 464_816, 22_455_104), ("mbv2-w0.35", 239_808, 16_648_032), ("proxyless-w0.3", 321_776, 18_620_864),
+])  # fmt: skip
+def test_networks_of_the_256_kb_paper(name, weights, macs):
+    """The steps have the weights and MACs of the layer sizes that were read from the paper's model files."""
+    with (WORKLOADS / name / "layers.csv").open(newline="") as file:
+        rows = [{key: value if key in ("model", "layer") else int(value) for key, value in row.items()}
+                for row in csv.DictReader(file)]  # fmt: skip
+    listed = [r["out_channels"] * (r["in_channels"] // r["groups"]) * r["kernel"] ** 2 for r in rows]
+    counted = sum(size * r["out_hw"] ** 2 for size, r in zip(listed, rows, strict=True))
+    step = trace.read(WORKLOADS / name / f"{name}.npz")
+    products = [op for op in step.phase("forward") if op.macs]
+    head = products[-1].dims
+    extra = 0 if rows[-1]["layer"] == "classifier" else head.weights
+    assert sum(op.dims.weights for op in products) == sum(listed) + extra == weights
+    assert sum(op.macs for op in products) == counted + extra == macs
+    assert [op.macs for op in step.phase("grad_weight") if op.macs] == [op.macs for op in reversed(products)]
