@@ -111,7 +111,9 @@ def import_(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Make a trace from a file of another tool: ONNX, SCALE-Sim, PyTorch profiles, JAX, layer tables.
+    """Make a trace from a file of another tool.
+
+    ONNX, SCALE-Sim topologies, PyTorch execution traces and profiles, JAX, layer tables.
 
     \b
     Example:
@@ -146,7 +148,9 @@ def diff(
     limit: Annotated[int, typer.Option("--limit", min=1, help="Differences to print at most.")] = 40,
     json: options.Json = False,
 ) -> None:
-    """Say what differs between two steps: operations, shapes, tensors, masks. Exit code 1 when something does.
+    """Say what differs between two steps.
+
+    Operations, shapes, tensors and masks; exit code 1 when something differs.
 
     \b
     Example:
@@ -185,7 +189,9 @@ def capture(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="OUT", help="The trace file to write.")] = None,
 ) -> None:
-    """Capture a training step of a PyTorch script; without a script, say how.
+    """Capture a training step of a PyTorch script.
+
+    Without a script, say what a script must define.
 
     \b
     Example:

@@ -66,7 +66,7 @@ def _matched(
             seen = False
             for what, text in aspects.items():
                 one, other = text(a[key]), text(b[key])
-                if one != other and not (seen and what.startswith("exact")):
+                if one != other and not (seen and what in FINER):
                     seen = True
                     yield Difference(part, str(key), what, one, other)
 
@@ -87,6 +87,8 @@ def _bits(mask: Mask) -> str:
     return mask.digest()[:12]
 
 
+# Told only when nothing coarser differs.
+FINER = ("exact dimensions", "bits")
 OPERATION: dict[str, Callable[[Any], str]] = {
     "shape": _shown, "exact dimensions": lambda op: repr(op.dims),
     "reads": lambda op: ", ".join(op.inputs) or "nothing",
