@@ -53,6 +53,12 @@ def _figure(rows: int, columns: int, size: tuple[float, float], **options):
         return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
 
 
+def _panels(table: pd.DataFrame) -> list[tuple[str, int]]:
+    """(network, image size), small images first."""
+    found = table[["network", "size"]].drop_duplicates().itertuples(index=False, name=None)
+    return sorted(found, key=lambda key: (list(SHORT).index(key[0]), key[1]))
+
+
 def by_density(table: pd.DataFrame, value: str, label: str):
     """One panel per structure, one line per dataflow, dashed: the ideal 1/density."""
     kinds = list(dict.fromkeys(table.structure))
@@ -130,7 +136,7 @@ def layers(table: pd.DataFrame):
         & (table.selection == "recorded")
         & (table.dataflow == "reduction-window")
     ]
-    panels = [key for key in table[["network", "size"]].drop_duplicates().itertuples(index=False)]
+    panels = _panels(table)
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     figure, axes = _figure(rows, columns, (6.4 * columns, 2.7 * rows))
@@ -143,7 +149,7 @@ def layers(table: pd.DataFrame):
         axis.bar(place[full], part.speedup[full], color=PALETTE[1], hatch="//", label="no mask: dense")
         axis.plot(place, 1 / part.density, "_", color=INK, markersize=7, label="1 / density of the layer")
         axis.set(
-            title=f"{SHORT[network]}, {size} px", xlabel="layer, first to last", ylabel="WGC speedup (x)", ylim=(0, 16)
+            title=f"{SHORT[network]}, {size} px", xlabel="layer, first to last", ylabel="WGC speedup (x)", ylim=(0, 13)
         )
         axis.grid(True, axis="y")
     for axis in axes.flat[len(panels) :]:
@@ -159,7 +165,7 @@ def overheads(table: pd.DataFrame):
     for name in parts:
         table[name] = table.get(name, pd.Series(0.0, table.index)).fillna(0)
     table["rest"] = (table.in_array - table[parts].sum(axis=1)).clip(lower=0)
-    keys = list(table[["network", "size"]].drop_duplicates().itertuples(index=False))
+    keys = _panels(table)
     columns = min(2, len(keys))
     rows = -(-len(keys) // columns)
     figure, axes = _figure(rows, columns, (6.4 * columns, 2.3 * rows + 1.1))
