@@ -13,7 +13,10 @@ COLUMNS = (
     ("energy_gain", "energy gain of the step"),
     ("memory_share", "training memory / dense"),
 )
-MARKERS = (("edge-16x16", "o", plot.PALETTE[0]), ("mcu-8x8", "s", plot.PALETTE[1]))
+MARKERS = (
+    ("edge-16x16", "o", plot.PALETTE[0]), ("mcu-8x8", "s", plot.PALETTE[1]),
+    ("reram-128x128", "^", plot.PALETTE[2]), ("ipu-gc200", "D", plot.PALETTE[3]),
+)  # fmt: skip
 
 
 def figure_files(table: pd.DataFrame) -> dict[str, bytes | str]:
@@ -47,7 +50,7 @@ def draw(table: pd.DataFrame) -> Figure:
             axis.set_xlabel(title)
             if column == COLUMNS[0][0]:
                 axis.set_title(network)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=len(MARKERS))
     return figure
 
 
@@ -55,7 +58,7 @@ def _panel(axis, part: pd.DataFrame, column: str, order: list[str]) -> None:
     for machine, marker, colour in MARKERS:
         rows = part[part.hardware == machine]
         places = [order.index(text) for text in rows.label]
-        axis.plot(rows[column], places, marker, color=colour, markersize=4, label=machine, linestyle="none")
+        axis.plot(rows[column], places, marker, color=colour, markersize=3.5, label=machine, linestyle="none")
     axis.axvline(1, color=plot.INK, linewidth=0.6)
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter("{x:g}")

@@ -22,11 +22,17 @@ from npusim.method_runs import compare_methods
 HERE = Path(__file__).parent
 NETWORKS = ("mcunet-5fps", "resnet18", "mobilenetv2", "vgg16-bn")
 MACHINES = ("edge-16x16", "mcu-8x8")
+# Machines of their own class: the methods made for them, and what these are held against.
+SPECIAL = {
+    "reram-128x128": ("piggyback", "xbm", "xma", "xma2", "last-k", "classifier-only"),
+    "ipu-gc200": ("sltt", "snntorch-ipu", "snntorch-ipu:spikes=0.2", "last-k", "classifier-only"),
+}
 DENSE, SELECTIVE = "dense-os", "reduction-spatial"
 # Variants beside the defaults of every method; the second list is run on the selective dataflow too.
 VARIANTS = (
     "gradient-filtering:r=4", "gradient-filtering:r=7", "ksm:level=channel", "packnet:task=4", "sltt:T=6:K=2",
     "fractrain:a=4:w=4:g=8", "fractrain:a=4:w=4:g=8:array=scalable", "elastic-trainer:rho=0.45",
+    "orepa:space=activation", "cpg:passes=1:width=1.5",
 )  # fmt: skip
 MASKED = ("swu", "swu:density=0.1", "packnet:skip=1", "packnet:task=4:skip=1", "sparcl")
 # The first linear layer of VGG-16 has 103 million weights: a selective run with masks on it takes minutes, so of the
@@ -39,10 +45,10 @@ def rows_of(network: str, machine: str) -> tuple[list[dict], dict[str, str], dic
     """Table rows, misfits and provenance of one network on one machine."""
     start = time.time()
     graph, hw = trace.read(catalogue.find("workloads", network)), npu.load(machine)
-    masks = MASKED_VGG if network == "vgg16-bn" else MASKED
+    masks = () if machine in SPECIAL else MASKED_VGG if network == "vgg16-bn" else MASKED
     extra = MCUNET if network == "mcunet-5fps" else ()
-    names = list(dict.fromkeys([*method.names(), *VARIANTS, *masks, *extra]))
-    dense = compare_methods(graph, hw, names, DENSE, misfits=True)
+    every = list(dict.fromkeys([*method.names(), *VARIANTS, *masks, *extra]))
+    dense = compare_methods(graph, hw, SPECIAL.get(machine, every), DENSE, misfits=True)
     masked = compare_methods(graph, hw, masks, SELECTIVE)
     head = {"network": network, "hardware": machine}
     base = dense.runs[0]
@@ -63,14 +69,15 @@ def main() -> None:
     options = parser.parse_args()
     atomic.check(options.out)
     rows, misfits, records = [], {}, {}
-    points = [(network, machine) for network in (NETWORKS[:1] if options.quick else NETWORKS) for machine in MACHINES]
+    machines = (*MACHINES, *SPECIAL)
+    points = [(network, machine) for network in (NETWORKS[:1] if options.quick else NETWORKS) for machine in machines]
     with ProcessPoolExecutor(2) as pool:
         for (network, machine), result in zip(points, pool.map(rows_of, *zip(*points, strict=True)), strict=True):
             found, left_out, record = result
             rows += found
-            misfits |= {f"{network} {name}": reason for name, reason in left_out.items()}
+            misfits |= {f"{network} {machine} {name}": reason for name, reason in left_out.items()}
             records[f"{network} {machine}"] = record
-            if machine == MACHINES[-1]:
+            if machine == machines[-1]:
                 write(options.out, pd.DataFrame(rows), {"misfits": misfits, "runs": records})
 
 
