@@ -62,7 +62,7 @@ def test_a_narrow_array_pays_for_wide_steps():
         plan = method.apply("muppet", small(), **epochs)
         cycles[width] = simulate_plan(plan, machine("mcu-8x8")).runs[0].array_cycles.sum()
         assert machine_of(plan.parts[0], machine("mcu-8x8")).precision.operand_bits == 8
-    assert cycles[8] < cycles[12] <= cycles[16] and 2.5 < cycles[16] / cycles[8] <= 4
+    assert cycles[8] < cycles[12] <= cycles[16] and 2.5 < cycles[16] / cycles[8] < 4.5
 
 
 def dilated(dilation):
