@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from npusim import catalogue, memory, method, rewrite, spill
 from npusim.dataflow import Dataflow
-from npusim.errors import NpusimError
+from npusim.errors import CapacityError, NpusimError
 from npusim.mapping import crossbar
 from npusim.method import Part, Plan
 from npusim.npu import Hardware
@@ -178,8 +178,8 @@ def compare_methods(
     """Simulate dense training and each of `methods` ('name' or 'name:key=value') on one step and machine.
 
     `limit`: of every method's memory; one that does not fit it is a misfit, but dense training then runs without.
-    `misfits`: methods that do not fit the network are left out and reported; else they raise. `options` as for
-    `simulate`.
+    `misfits`: methods that do not fit the network, or need more than the machine has, are left out and reported; else
+    they raise. `options` as for `simulate`.
     """
     dense = simulate_plan(method.apply("dense", graph), hardware, dataflow, "dense", **options)
     times = times_of(dense.runs[0])
@@ -198,7 +198,7 @@ def compare_methods(
         try:
             training = method.apply(name, graph, times, hardware, **parameters)
             runs.append(_limited(training, hardware, dataflow, text, limit, options))
-        except method.MisfitError as error:
+        except (method.MisfitError, CapacityError) as error:
             if not misfits:
                 raise
             left_out[text] = str(error)

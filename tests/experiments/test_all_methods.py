@@ -19,9 +19,11 @@ def stored():
 
 @pytest.mark.parametrize("network", ["mcunet-5fps", "resnet18", "mobilenetv2", "vgg16-bn"])
 def test_every_method_is_in_the_table(stored, network):
-    """But where it does not fit: MCUNet has no norms, and column masks need crossbars."""
-    missing = {"fast-ntk"} if network == "mcunet-5fps" else set()
+    """But where it does not fit: MCUNet has no norms, column masks need crossbars, and the 421 G MACs with which
+    FastHebb decorrelates VGG-16's first linear layer are more tiles of an 8x8 array than can be simulated."""
     for machine in ("edge-16x16", "mcu-8x8"):
+        missing = {("mcunet-5fps", "edge-16x16"): {"fast-ntk"}, ("mcunet-5fps", "mcu-8x8"): {"fast-ntk"},
+                   ("vgg16-bn", "mcu-8x8"): {"fasthebb"}}.get((network, machine), set())  # fmt: skip
         rows = stored.loc[network, machine, "dense-os"]
         assert set(method.names()) - CROSSBARS - missing <= set(rows.index)
     assert set(stored.loc[network, "reram-128x128", "dense-os"].index) >= CROSSBARS
