@@ -1,9 +1,10 @@
 """Speed and memory of npusim on this machine: a table of measurements, printed and written as CSV.
 
-    python benchmarks/bench.py [--out results/bench.csv]
+    python benchmarks/bench.py [--out results/bench.csv] [--only PART ...]
 
-Every row says what was measured, how often, and the target where there is one. Warm means that kernels are compiled
-and loaded; times are wall-clock seconds of one process on a possibly shared machine.
+Every row says what was measured and, where there is one, the target and how far it is: a distance of 2 is twice as good
+as asked, of 0.5 half as good. Times are the least of several runs; wall-clock seconds, with CPU seconds beside them.
+Warm: kernels are compiled and loaded. Mapped anew: nothing is cached from earlier steps.
 """
 
 from __future__ import annotations
@@ -13,72 +14,144 @@ import csv
 import platform
 import resource
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
-import numba
+import loop_kernels
+import measuring
 import numpy as np
 
 from npusim import catalogue, engine, npu
 from npusim.mapping import candidates, search
 from npusim.mapping import lower as lowering
+from npusim.program import UNIT_OF_KIND
 from npusim.simulation import simulate
+from npusim.structure import statistics
 from npusim.trace import read
 from npusim.trace.reshape import reshape
 
-FIELDS = ("what", "value", "unit", "target", "runs")
 
+class Row(NamedTuple):
+    """One measurement; `target`: at most so much, or at least so much when `more`."""
 
-def timed(action: Callable[[], object], runs: int = 3) -> float:
-    """Median wall-clock seconds of `action` after one warm-up."""
-    action()
-    seconds = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        action()
-        seconds.append(time.perf_counter() - begin)
-    return float(np.median(seconds))
+    what: str
+    value: float
+    unit: str
+    target: float | None = None
+    more: bool = False
+    cpu_s: float | None = None
+
+    @property
+    def distance(self) -> float | None:
+        if self.target is None:
+            return None
+        return self.value / self.target if self.more else self.target / self.value
 
 
 def forget() -> None:
-    """Drop cached mappings, so that a repeated simulation lowers again."""
-    lowering._lower_problem.cache_clear()
-    candidates.table.cache_clear()
-    search.masked.cache_clear()
+    """Drop everything that is cached of mappings."""
+    caches = (lowering._lower_problem, candidates.table, candidates._image_sum, search.masked)
+    for cached in caches:
+        cached.cache_clear()
 
 
-def simulate_afresh(*arguments) -> None:
-    forget()
-    simulate(*arguments)
+@cache
+def step(workload: str, size: int | None, batch: int | None):
+    return reshape(read(catalogue.find("workloads", workload)), size, batch)
 
 
-def measure() -> Iterator[tuple[str, float, str, str, int]]:
-    step = reshape(read(catalogue.find("workloads", "resnet18-swu")), 224)
+def lowered(workload: str, size: int, batch: int, dataflow: str = "dense-os"):
+    flow = catalogue.load_dataflow(dataflow)
+    return lowering.lower(step(workload, size, batch), flow, npu.load("edge-16x16"), catalogue.load_dataflow)
+
+
+def engines() -> Iterator[Row]:
+    """Both engines and a bare loop on the step of ResNet-50, 224 px."""
+    program = lowered("resnet50", 224, 1).program
+    tasks, capacity = program.kind.size, engine.unit_capacity(npu.load("edge-16x16"))
+    unit, columns = UNIT_OF_KIND[program.kind], (program.cycles, program.tail, program.dep_ptr, program.dep_idx)
+    fast = measuring.best(lambda: engine.run(program, capacity), 9)
+    results = [np.zeros(tasks, np.int64) for _ in range(3)]
+    bare = measuring.best(lambda: loop_kernels.in_program_order(unit, *columns, capacity, *results), 9)
+    slow = measuring.best(lambda: engine.run(program, capacity, "simpy"), 1)
+    yield Row("tasks of the ResNet-50 step, 224 px", tasks, "tasks")
+    yield Row("fast engine on them", tasks / fast.cpu_s, "tasks/s")
+    yield Row("SimPy engine on them", tasks / slow.cpu_s, "tasks/s")
+    yield Row("fast engine against SimPy", slow.cpu_s / fast.cpu_s, "times", 200, True)
+    yield Row("bare loop over them, in program order", tasks / bare.cpu_s, "tasks/s")
+    yield Row("fast engine's time over the bare loop's", fast.cpu_s / bare.cpu_s, "times", 3)
+
+
+def mapping() -> Iterator[Row]:
+    """Lowering alone."""
+    for workload, dataflow in (
+        ("resnet18", "dense-os"), ("resnet50", "dense-os"), ("mobilenetv2", "dense-os"),
+        ("resnet18-swu", "reduction-spatial"), ("resnet18-swu", "reduction-window"),
+    ):  # fmt: skip
+        action = partial(lowered, workload, 224, 1, dataflow)
+        anew, cached = measuring.best(action, 3, forget), measuring.best(action, 3)
+        yield Row(f"lowering {workload} 224 px, {dataflow}, anew", anew.wall_s, "s", cpu_s=anew.cpu_s)
+        yield Row(f"lowering {workload} 224 px, {dataflow}, cached", cached.wall_s, "s", cpu_s=cached.cpu_s)
+    bits = (np.random.default_rng(0).random((2048, 12296)) < 0.2).astype(np.uint8)
+    counted = measuring.best(lambda: statistics(bits, 16, 16), 5)
+    yield Row(f"mask statistics of {bits.size / 1e6:.1f} M bits", counted.wall_s, "s", 0.05, cpu_s=counted.cpu_s)
+
+
+def steps() -> Iterator[Row]:
+    """Whole steps: lowering, engine, checks and energy."""
     hw = npu.load("edge-16x16")
-    for dataflow in ("dense-os", "reduction-spatial"):
-        what = f"ResNet-18 224 px step, {dataflow}"
-        seconds = timed(partial(simulate_afresh, step, hw, dataflow))
-        yield f"{what}, fast engine, warm, mapped anew", seconds, "s", "< 1", 3
-        yield f"{what}, mappings cached", timed(partial(simulate, step, hw, dataflow)), "s", "", 3
-    lowered = lowering.lower(step, catalogue.load_dataflow("dense-os"), hw, catalogue.load_dataflow)
-    capacity, tasks = engine.unit_capacity(hw), lowered.program.kind.size
-    fast = timed(lambda: engine.run(lowered.program, capacity), 5)
-    slow = timed(lambda: engine.run(lowered.program, capacity, "simpy"), 1)
-    yield "tasks of that step", tasks, "tasks", "", 1
-    yield "fast engine", tasks / fast, "tasks/s", "", 5
-    yield "SimPy engine, same program", slow, "s", "< 60", 1
-    yield "fast engine against SimPy", slow / fast, "times", "", 1
-    yield "peak memory of all this", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MiB", "< 1024", 1
-    yield "npusim --help, CPU", start_up(), "s", "< 0.3", 5
-    yield from sweep_of_machines()
+    for workload, size in (("resnet50", 224), ("mobilenetv2", 224), ("vit-tiny", None)):
+        if workload not in catalogue.names("workloads"):
+            continue
+        for batch in (1, 4, 16):
+            action = partial(simulate, step(workload, size, batch), hw, "dense-os")
+            anew, cached = measuring.best(action, 3, forget), measuring.best(action, 3)
+            target = 0.5 if (workload, batch) == ("resnet50", 1) else None
+            what = f"step of {workload}, {size or 'own'} px, batch {batch}"
+            yield Row(f"{what}, warm, mapped anew", anew.wall_s, "s", target, cpu_s=anew.cpu_s)
+            yield Row(f"{what}, warm, mappings cached", cached.wall_s, "s", cpu_s=cached.cpu_s)
 
 
-def sweep_of_machines(workers: int = 2) -> Iterator[tuple[str, float, str, str, int]]:
+def processes() -> Iterator[Row]:
+    """What a user waits for: fresh processes."""
+    run = measuring.process(["-m", "npusim", "run", "resnet50", "--input-size", "224"], 3)
+    yield Row("npusim run resnet50 --input-size 224, cold process", run.wall_s, "s", 3, cpu_s=run.cpu_s)
+    yield Row("its peak memory", run.peak_mib, "MiB", 1024)
+    start = measuring.process(["-m", "npusim", "--help"], 5)
+    yield Row("npusim --help", start.wall_s, "s", 0.3, cpu_s=start.cpu_s)
+
+
+SCALE = """
+import sys, resource
+sys.path.insert(0, sys.argv[1])
+from bench import lowered
+from npusim import engine, npu
+program = lowered("resnet50", 224, int(sys.argv[2])).program
+engine.run(program, engine.unit_capacity(npu.load("edge-16x16")))
+print(program.kind.size, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def scale() -> Iterator[Row]:
+    """Lowering and engine of ResNet-50 steps of growing batch, each in a fresh process."""
+    import subprocess
+    import sys
+
+    for batch in (2, 19, 190):
+        begin = time.perf_counter()
+        command = [sys.executable, "-c", SCALE, str(Path(__file__).parent), str(batch)]
+        tasks, peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        wall = time.perf_counter() - begin
+        yield Row(f"{int(tasks):,} tasks (batch {batch}): process from start to end", wall, "s")
+        yield Row(f"{int(tasks):,} tasks (batch {batch}): its peak memory", float(peak), "MiB")
+
+
+def sweeps(workers: int = 2) -> Iterator[Row]:
     """A sweep of 1,000 arrays and buffers on the step of ResNet-18: wall clock, CPU time, overhead."""
     from npusim.sweep import sweep
 
@@ -93,38 +166,38 @@ def sweep_of_machines(workers: int = 2) -> Iterator[tuple[str, float, str, str, 
             simulating = connection.execute("SELECT sum(seconds) FROM attempts").fetchone()[0]
         connection.close()
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    yield f"sweep of 1,000 machines, {workers} processes", wall, "s", "< 60", 1
-    yield "CPU time of its processes", spent, "s", "", 1
-    yield "share of their time that is not simulation", 1 - simulating / (workers * wall), "", "< 0.2", 1
+    yield Row(f"sweep of 1,000 machines, {workers} processes", wall, "s", 60, cpu_s=spent)
+    yield Row("its points", 1000 / wall, "points/s", 1000 / 60, True)
+    yield Row("share of their time that is not simulation", 1 - simulating / (workers * wall), "", 0.2)
 
 
-def start_up(runs: int = 5) -> float:
-    """Median CPU seconds of `npusim --help`."""
-    seconds = []
-    for _ in range(runs):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "npusim", "--help"], check=True, stdout=subprocess.DEVNULL)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return float(np.median(seconds))
+PARTS: dict[str, Callable[[], Iterator[Row]]] = {
+    "engines": engines, "mapping": mapping, "steps": steps, "processes": processes, "sweeps": sweeps, "scale": scale,
+}  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("results/bench.csv"))
-    out = parser.parse_args().out
+    parser.add_argument("--only", choices=PARTS, action="append", help="a part; repeatable")
+    options = parser.parse_args()
+    print(f"{measuring.machine()}; Python {platform.python_version()}, numba {version('numba')}\n")
+    print(f"{'':62s} {'value':>10s} {'':8s} {'CPU s':>7s} {'target':>8s} {'distance':>8s}")
     rows = []
-    for row in measure():
-        rows.append(row)
-        what, value, unit, target, _ = row
-        print(f"{what:70s} {value:14.4g} {unit:8s} {'target ' + target if target else ''}", flush=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow((*FIELDS, "machine", "python", "numba"))
-        machine = (platform.processor() or platform.machine(), platform.python_version(), numba.__version__)
-        writer.writerows((*row, *machine) for row in rows)
-    print(f"written to {out}")
+    for part in options.only or PARTS:
+        for row in PARTS[part]():
+            rows.append(row)
+            cpu = "" if row.cpu_s is None else f"{row.cpu_s:.3g}"
+            target = "" if row.target is None else f"{'>' if row.more else '<'} {row.target:g}"
+            distance = "" if row.distance is None else f"{row.distance:.2f}"
+            print(f"{row.what:62s} {row.value:10.4g} {row.unit:8s} {cpu:>7s} {target:>8s} {distance:>8s}", flush=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with options.out.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        environment = (measuring.machine(), platform.python_version(), *map(version, ("npusim", "numba", "numpy")))
+        writer.writerow((*Row._fields, "distance", "machine", "python", "npusim", "numba", "numpy"))
+        writer.writerows((*row, row.distance, *environment) for row in rows)
+    print(f"\nwritten to {options.out}")
 
 
 if __name__ == "__main__":

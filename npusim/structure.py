@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from npusim._mask_kernels import tile_statistics
 from npusim.dataflow import MASK_STRUCTURES
 from npusim.errors import NpusimError, closest
 from npusim.masks import Mask
@@ -185,22 +186,24 @@ class Statistics:
 
 def statistics(bits: np.ndarray, rows: int, columns: int) -> Statistics:
     """Statistics of a mask [K, C/G, R, S] (or [K, columns])."""
-    matrix = np.asarray(bits).reshape(bits.shape[0], -1).astype(bool)
-    tiles = [
-        matrix[i : i + rows, j : j + columns]
-        for i in range(0, matrix.shape[0], rows)
-        for j in range(0, matrix.shape[1], columns)
-    ]
-    density = np.array([tile.mean() for tile in tiles])
-    live = [tile for tile in tiles if tile.any()]
-    starts = (np.diff(matrix.astype(np.int8), axis=1, prepend=0) == 1).sum()
+    matrix = np.asarray(bits).reshape(bits.shape[0], -1)
+    if matrix.dtype != np.uint8:
+        matrix = matrix.astype(bool).view(np.uint8)
+    tiles, runs = tile_statistics(np.ascontiguousarray(matrix), rows, columns)
+    elements, selected, live_rows, live_columns, fullest = tiles.T
+    across = -(-matrix.shape[1] // columns)
+    width = np.full(across, columns)
+    width[-1] = matrix.shape[1] - (across - 1) * columns
+    width = np.tile(width, len(tiles) // across)
+    height = elements // width
+    live = selected > 0
     return Statistics(
-        density=float(matrix.mean()),
-        tile_density_min=float(density.min()),
-        tile_density_max=float(density.max()),
-        empty_tiles=1 - len(live) / len(tiles),
-        live_rows=float(np.mean([tile.any(axis=1).mean() for tile in tiles])),
-        live_columns=float(np.mean([tile.any(axis=0).mean() for tile in tiles])),
-        run_length=float(matrix.sum() / starts) if starts else 0.0,
-        imbalance=float(np.mean([(t.sum(axis=1).max() / t.sum(axis=1).mean()) for t in live])) if live else 0.0,
+        density=float(selected.sum() / matrix.size),
+        tile_density_min=float((selected / elements).min()),
+        tile_density_max=float((selected / elements).max()),
+        empty_tiles=float(1 - live.mean()),
+        live_rows=float((live_rows / height).mean()),
+        live_columns=float((live_columns / width).mean()),
+        run_length=float(selected.sum() / runs) if runs else 0.0,
+        imbalance=float((fullest * height / np.maximum(selected, 1))[live].mean()) if live.any() else 0.0,
     )

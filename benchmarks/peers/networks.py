@@ -13,19 +13,23 @@ ROWS = COLS = 32
 SHAPE = ("ifmap_h", "ifmap_w", "filter_h", "filter_w", "channels", "filters", "stride")
 
 
-def layers(network: str) -> Iterator[dict]:
-    """One row per different shape: network, name of the first such layer, how often it occurs, and SHAPE.
+def shape_of(d: Conv) -> tuple[int, ...]:
+    """SHAPE of a convolution.
 
     SCALE-Sim pads nothing and rounds output sizes up, so an input is given the size for which its rule makes the
     layer's own output: (P - 1) * stride + R.
     """
+    step = d.stride[0]
+    return (d.p - 1) * step + d.r, (d.q - 1) * step + d.s, d.r, d.s, d.c, d.k, step
+
+
+def layers(network: str) -> Iterator[dict]:
+    """One row per different shape: network, name of the first such layer, how often it occurs, and SHAPE."""
     found: dict[tuple, dict] = {}
     for op in read(catalogue.find("workloads", network)).ops:
         if op.phase != "forward" or not isinstance(op.dims, Conv):
             continue
-        d = op.dims
-        step = d.stride[0]
-        shape = ((d.p - 1) * step + d.r, (d.q - 1) * step + d.s, d.r, d.s, d.c, d.k, step)
+        shape = shape_of(op.dims)
         row = found.setdefault(
             shape, {"network": network, "layer": op.name, "times": 0, **dict(zip(SHAPE, shape, strict=True))}
         )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from npusim.npu import Hardware
 
 PARTS, TINY, SHORT, ALL_PIXELS = 8, 12, 32, 128
-MOST_COUNTED = 2**16
+MOST_STEPS, MOST_COUNTED = 32, 2**16
 
 
 class Candidates(NamedTuple):
@@ -108,8 +108,9 @@ def sizes(total: int) -> list[int]:
 def _image_sums(problem: Problem, axis: int, size: np.ndarray) -> np.ndarray:
     """Sums of `image_extents` over all tiles, for every size."""
     where = image_axis(problem, axis)
-    distinct, inverse = np.unique(size, return_inverse=True)
-    return np.array([_image_sum(where, one) for one in distinct.tolist()])[inverse.reshape(-1)]
+    sums = {one: _image_sum(where, one) for one in set(size.tolist())}
+    ordered = np.array(sorted(sums))
+    return np.array([sums[one] for one in ordered.tolist()])[np.searchsorted(ordered, size)]
 
 
 @lru_cache(maxsize=2**16)
@@ -140,15 +141,22 @@ def footprints(problem: Problem, hw: Hardware, found: Candidates, mask: Mask | N
     return need
 
 
-def fitting(problem: Problem, hw: Hardware, found: Candidates, mask: Mask | None = None, compact: bool = False):
-    """Those of `found` whose tiles fit the buffers; CapacityError names the buffer, the bytes needed and present."""
+def fitting(
+    problem: Problem, hw: Hardware, found: Candidates, mask: Mask | None = None, compact: bool = False,
+    most_steps: int = MOST_STEPS,
+) -> Candidates:  # fmt: skip
+    """Those of `found` whose tiles fit the buffers and are at most `most_steps` times as many as the fewest.
+
+    CapacityError names the buffer, the bytes needed and present.
+    """
     need = footprints(problem, hw, found, mask, compact)
     fits = np.ones(found.g.shape, bool)
     for key, size in need.items():
         fits &= size <= getattr(hw.buffers, key).slot_bytes
     if not fits.any():
         raise _does_not_fit(need, hw)
-    return found.take(fits)
+    steps = found.steps
+    return found.take(fits & (steps <= most_steps * steps[fits].min()))
 
 
 def largest_selection(

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from npusim.masks import Mask
     from npusim.npu import Hardware
 
-PRICED, SHORTLIST, BUDGET, MOST_STEPS = 384, 96, 60_000, 32
+SHORTLIST, BUDGET = 384, 60_000
 PRICED_BY_ENERGY = 24
 SLACK = 1.001
 MASKED_CANDIDATES, OTHER_CANDIDATES, NEAR = 8, 4, 1.2
@@ -51,10 +51,8 @@ def best(problem: Problem, dataflow: Dataflow, hw: Hardware) -> Tiling:
     CapacityError when none fits.
     """
     found = fitting(problem, hw, table(problem))
-    steps = found.steps
-    found = found.take(steps <= MOST_STEPS * steps.min())
     cycles, _ = estimate(problem, dataflow, hw, found)
-    swap, i = np.divmod(smallest(cycles.ravel(), PRICED), found.g.size)
+    swap, i = np.divmod(smallest(cycles.ravel(), SHORTLIST), found.g.size)
     return simulated(problem, dataflow, hw, found.take(i), swap.astype(bool))
 
 
@@ -97,7 +95,7 @@ def simulated(problem: Problem, dataflow: Dataflow, hw: Hardware, found: Candida
     cycles, traffic = (rows[which] for rows in limits(problem, hw, found, classes.total_cycles))
     cycles = np.maximum(cycles, in_step(problem, hw, found, classes)[which])
     bounds = limits(problem, hw, found, classes.total_cycles, least=True)[0][which]
-    order = np.lexsort((traffic, cycles))[:SHORTLIST]
+    order = np.lexsort((traffic, cycles))
     found, swap = found.take(order), swap[order]
     spent, moved = simulate(problem, hw, found, swap, classes.busy[order], bounds[order], BUDGET)
     done = np.flatnonzero(spent >= 0)
@@ -324,7 +322,7 @@ def masked(problem: Problem, dataflow: Dataflow, hw: Hardware, mask: Mask) -> tu
 
     def tiling(order: int) -> Tiling:
         swap, i = divmod(int(order), found.g.size)
-        return found.tiling(i, swap)
+        return found.tiling(i, swap > 0)
 
     blocks: dict[tuple[str, int], Tiling] = {}
     pixels: dict[int, Tiling] = {}

@@ -54,6 +54,7 @@ def every_tiling(problem, hw):
     blocks = [(1, m, c) for m, c in product(range(1, problem.m + 1), range(1, problem.c + 1))]
     blocks += [(g, problem.m, problem.c) for g in range(2, problem.groups + 1)]
     pixels = product(range(1, problem.n + 1), range(1, problem.p + 1), range(1, problem.q + 1))
-    fits = fitting(problem, hw, described(problem, np.array([b + t for b, t in product(blocks, pixels)])))
+    extents = np.array([block + pixel for block, pixel in product(blocks, pixels)])
+    fits = fitting(problem, hw, described(problem, extents), most_steps=2**40)
     both = np.repeat(np.arange(fits.g.size), 2)
     return fits.take(both), np.arange(both.size) % 2 > 0

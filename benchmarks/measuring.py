@@ -1,0 +1,59 @@
+"""Timers: the least of several runs, in wall-clock and CPU seconds, in this process or a fresh one."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Spent(NamedTuple):
+    """Least of several runs; `peak_mib` of a process, 0 where it was not asked for."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mib: float = 0.0
+
+
+def best(action: Callable[[], object], runs: int = 5, before: Callable[[], object] = lambda: None) -> Spent:
+    """`action` after one warm-up; `before` every run something that is not timed."""
+    wall, cpu = [], []
+    for run in range(runs + 1):
+        before()
+        begin, spent = time.perf_counter(), time.process_time()
+        action()
+        if run:
+            wall.append(time.perf_counter() - begin)
+            cpu.append(time.process_time() - spent)
+    return Spent(min(wall), min(cpu))
+
+
+def process(arguments: Sequence[str], runs: int = 1) -> Spent:
+    """A fresh Python process with `arguments`."""
+    found = []
+    for _ in range(runs):
+        begin = time.perf_counter()
+        child = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            raise SystemExit(f"python {' '.join(arguments)}: exit code {child.returncode}")
+        spent = usage.ru_utime + usage.ru_stime
+        found.append(Spent(time.perf_counter() - begin, spent, usage.ru_maxrss / 1024))
+    return Spent(*(min(values) for values in zip(*found, strict=True)))
+
+
+def machine() -> str:
+    """Processor and how many cores this process may use."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {cores} cores"

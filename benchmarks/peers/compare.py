@@ -1,0 +1,147 @@
+"""npusim against SCALE-Sim on the forward layers of ResNet-18 and ResNet-50, 32x32 array, output stationary.
+
+    python benchmarks/peers/compare.py [--scalesim scalesim.csv]
+
+SCALE-Sim's side was measured by `run_scalesim.py`, a process for each layer. Two of npusim's answers are timed here, in
+this process and warm: its closed forms of SCALE-Sim's model (cycles and SRAM words; with DRAM words they take longer);
+and its own simulation of all forward operations, task by task, with buffers, DMA, DRAM and energy. Both give the same
+compute cycles, asserted layer by layer: the second with every layer as one tile (`npusim run --mapping` does it), which
+is what SCALE-Sim assumes; it is timed with the mapping searched anew as well. Memory is that of a fresh process that
+does all layers, and what it grows by meanwhile, beside SCALE-Sim's largest layer, and its whole network where that was
+measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from networks import COLS, NETWORKS, ROWS, SHAPE, layers, shape_of
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import measuring
+from bench import forget, step
+
+from npusim import npu
+from npusim.graph import Conv, StepGraph
+from npusim.mapping.choice import Choice
+from npusim.mapping.problem import problems
+from npusim.mapping.tiling import Tiling
+from npusim.scalesim import config, model, report, topology
+from npusim.simulation import Run, simulate
+
+
+def same_cycles(rows: list[dict]) -> int:
+    """Compute cycles of all layers of a network, asserted to be those that SCALE-Sim gave for every shape."""
+    total = 0
+    for row in rows:
+        size = [int(row[key]) for key in SHAPE]
+        layer = topology.Layer(row["layer"], *size, size[-1])
+        cycles = model.counts("os", layer.m, layer.k, layer.n, ROWS, COLS).cycles
+        assert cycles == int(row["compute_cycles"]), (row, cycles)
+        total += cycles * int(row["times"])
+    return total
+
+
+def whole_tiles(graph: StepGraph) -> Choice:
+    """Every product as one tile."""
+    fixed = []
+    for op in graph.ops:
+        if isinstance(op.dims, Conv):
+            (p,) = problems(op)
+            fixed.append(((op.name, op.phase, 0, ""), Tiling(1, p.m, p.c, p.n, p.p, p.q, False)))
+    return Choice(fixed=tuple(fixed))
+
+
+def assert_same(run: Run, rows: list[dict]) -> None:
+    """Array cycles of every layer are SCALE-Sim's compute cycles."""
+    known = {tuple(int(row[key]) for key in SHAPE): int(row["compute_cycles"]) for row in rows}
+    for op, cycles in zip(run.graph.ops, run.array_cycles, strict=True):
+        if isinstance(op.dims, Conv):
+            assert cycles == known[shape_of(op.dims)], (op, cycles)
+
+
+MEMORY = """
+import resource, sys
+sys.path[:0] = sys.argv[1:3]
+from compare import forward, npu, simulate
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+simulate(forward("tiny-cnn"), npu.load("scalesim-32x32"), "dense-os")
+before = peak()
+simulate(forward(sys.argv[3]), npu.load("scalesim-32x32"), "dense-os")
+print(before, peak())
+"""
+
+
+def memory(network: str) -> tuple[float, float]:
+    """Peak MiB of a process that simulates all layers, and what of it the simulation of these layers took."""
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", MEMORY, str(here), str(here.parent), network]
+    before, after = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return float(after), float(after) - float(before)
+
+
+def forward(network: str) -> StepGraph:
+    """The step's forward operations."""
+    graph = step(network, None, None)
+    return replace(graph, ops=graph.phase("forward"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--scalesim", type=Path, default=Path(__file__).parent / "scalesim.csv")
+    options = parser.parse_args()
+    print(measuring.machine())
+    with options.scalesim.open(newline="") as file:
+        everything = list(csv.DictReader(file))
+    for network in NETWORKS:
+        rows = [row for row in everything if row["network"] == network and row["layer"] != "(whole)"]
+        missing = {row["layer"] for row in layers(network)} - {row["layer"] for row in rows}
+        if missing:
+            raise SystemExit(f"{options.scalesim} lacks {', '.join(sorted(missing))} of {network}; run run_scalesim.py")
+        cycles = same_cycles(rows)
+        every = sum(int(row["times"]) * float(row["cpu_s"]) for row in rows)
+        different = sum(float(row["cpu_s"]) for row in rows)
+        peak = max(float(row["peak_rss_mib"]) for row in rows)
+        settings = config.Config("peers", ROWS, COLS, 64, 64, 64, "os", limited=False)
+        shown = [topology.Layer("", *shape, shape[-1]) for shape in (
+            [int(row[key]) for key in SHAPE] for row in rows for _ in range(int(row["times"]))
+        )]  # fmt: skip
+        cycle_forms = measuring.best(
+            lambda x=shown: [model.counts("os", one.m, one.k, one.n, ROWS, COLS) for one in x], 9
+        )
+        word_forms = measuring.best(lambda s=settings, x=shown: report.simulate(s, x), 3)
+        graph, hw = forward(network), npu.load("scalesim-32x32")
+        large = hw.replace({f"buffers.{name}.bytes": 2**25 for name in ("a", "b", "accumulator")})
+        one_tile = whole_tiles(graph)
+        assert_same(simulate(graph, large, "dense-os", choice=one_tile), rows)
+        same = measuring.best(lambda g=graph, h=large, c=one_tile: simulate(g, h, "dense-os", choice=c), 5)
+        anew = measuring.best(lambda g=graph, h=hw: simulate(g, h, "dense-os"), 3, forget)
+        used, grown = memory(network)
+        print(f"{network}: {len(shown)} layers, {len(rows)} different; {cycles:,} compute cycles, equal layer by layer")
+        print(
+            f"  SCALE-Sim                        {every:9.2f} CPU s ({different:.1f} for different ones), "
+            f"{peak:.0f} MiB"
+        )
+        for what, spent in (
+            ("SCALE-Sim's cycles", cycle_forms), ("SCALE-Sim's cycles and words", word_forms),
+            ("own simulation, same cycles", same), ("own simulation, mapped anew", anew),
+        ):  # fmt: skip
+            print(f"  {what:30s} {spent.cpu_s:11.5f} CPU s, {every / spent.cpu_s:12,.0f} times faster")
+        print(f"  memory of the process            {used:9.1f} MiB, {peak / used:6.1f} times less")
+        print(f"  of it for these layers           {grown:9.1f} MiB (beyond imports, compiled kernels and a tiny step)")
+        for row in everything:
+            if row["network"] == network and row["layer"] == "(whole)":
+                all_peak = float(row["peak_rss_mib"])
+                print(
+                    f"  SCALE-Sim, one process for all: {float(row['cpu_s']):.1f} CPU s, {all_peak:.0f} MiB, "
+                    f"{all_peak / used:.1f} times npusim's"
+                )
+
+
+if __name__ == "__main__":
+    main()
