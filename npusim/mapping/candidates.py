@@ -63,7 +63,7 @@ class Candidates(NamedTuple):
         return Tiling(g, m, c, n, p, q, bool(swap))
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def table(problem: Problem) -> Candidates:
     """All combinations of blocks (g, m, c) and pixel tiles (n, p, q)."""
     pixels = _pixels(problem)
