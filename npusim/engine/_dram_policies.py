@@ -66,6 +66,8 @@ from npusim.engine._dram_state import (
     REFB,
     SPLIT_ACT,
     UNIFIED,
+    WAIT_READ,
+    WAIT_WRITE,
     WCK_READ,
     WCK_UNTIL,
     WCK_WRITE,
@@ -139,6 +141,8 @@ def issue_column(s, ch, b, slot, t):
     if s.bank[ch, b, HITS] != 0:
         s.stats[ch, C_HIT] += 1
     s.bank[ch, b, HITS] += 1
+    if s.queue[ch, b, LENGTH] == s.cfg[BANK_CAP]:
+        s.chan[ch, WAIT_READ] = s.chan[ch, WAIT_WRITE] = 0
     unlink_entry(s, ch, b, slot)
     s.filt[ch, write, s.entry[ch, slot, E_BURST] & HASH_MASK] -= 1
     if write:
@@ -207,10 +211,13 @@ def issue_bank_queues(s, ch, t, low, high, column_done):
 
 @inlined
 def move_from(s, ch, pool):
-    """Move the first transaction of buffer `pool` whose bank queue has room; returns whether one moved."""
+    """Move the first transaction of buffer `pool` whose bank queue has room; returns whether one moved.
+
+    The first `WAIT_READ + pool` are known to wait: nothing has left a full bank queue since they were looked at.
+    """
     chan = s.chan
     n = chan[ch, LEN_READ + pool]
-    for i in range(n):
+    for i in range(chan[ch, WAIT_READ + pool], n):
         v = s.fifo[ch, pool, i]
         b = v >> BANK_SHIFT
         if s.queue[ch, b, LENGTH] >= s.cfg[BANK_CAP]:
@@ -219,13 +226,17 @@ def move_from(s, ch, pool):
         if s.entry[ch, slot, E_WRITE] and s.cfg[UNIFIED] == 0:
             if find_pending(s, ch, s.entry[ch, slot, E_BURST], 0) >= 0:
                 chan[ch, DRAINING] = 0
+                chan[ch, WAIT_READ + pool] = i
                 break
             chan[ch, DRAINING] -= 1
         for k in range(i, n - 1):
             s.fifo[ch, pool, k] = s.fifo[ch, pool, k + 1]
         chan[ch, LEN_READ + pool] = n - 1
+        chan[ch, WAIT_READ + pool] = i
         push_entry(s, ch, b, b, slot)
         return True
+    else:
+        chan[ch, WAIT_READ + pool] = n
     return False
 
 

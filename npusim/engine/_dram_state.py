@@ -69,8 +69,9 @@ DONE_AT_ACCEPT, DONE_AT_ISSUE, DONE_AT_DATA = range(3)
 (
     NEXT, DRAINING, LAST_BANK, QUEUED, LEN_READ, LEN_WRITE, FREE_N, REF_NEXT, REF_PENDING, REF_HEAD, ACTIVE_N,
     WRITE_MODE, ACT2_SLOT, ACT2_DEADLINE, CAS_SLOT, WCK_UNTIL, LAST_ISSUE, LAST_WRITE, REQUEST_AT,
-) = range(19)  # fmt: skip
-N_CHAN = 19
+    WAIT_READ, WAIT_WRITE,
+) = range(21)  # fmt: skip
+N_CHAN = 21
 OPEN_BANKS, RANK_ACTIVE, IDLE_SINCE, IDLE_CLOCKS = range(4)
 N_RANK = 4
 OPEN_ROW, HITS, BANK_ACTIVE = range(3)
@@ -286,7 +287,9 @@ def push_entry(s, ch, q, b, slot):
     s.chan[ch, QUEUED] += 1
     s.entry[ch, slot, E_SEQ] = s.clock[SEQ]
     s.clock[SEQ] += 1
-    if tail < 0 or s.entry[ch, slot, E_ROW] == s.bank[ch, b, OPEN_ROW]:
+    # A further hit behind one of its kind changes no candidate.
+    hit = s.queue[ch, q, HIT_WR if s.entry[ch, slot, E_WRITE] else HIT_RD]
+    if tail < 0 or (s.entry[ch, slot, E_ROW] == s.bank[ch, b, OPEN_ROW] and hit < 0):
         candidates(s, ch, q, b)
 
 

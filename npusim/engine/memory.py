@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 # What a snapshot of the memory holds: DRAM commands, column commands that hit an open row, clocks summed over the
 # latencies of reads, reads answered, reads served from queued writes, requests merged, clocks summed over all ranks in
-# which a rank had no open row, and in which it had one.
+# which a rank had no open row, and in which it had one; of RD and WR those issued after the end of the step.
 COUNTED = (
     "ACT", "PRE", "RD", "WR", "REF", "REFB", "hits", "read_clocks", "reads", "forwarded", "merged", "closed_clocks",
-    "open_clocks",
+    "open_clocks", "after_end",
 )  # fmt: skip
 STATS = np.array([st.C_ACT, st.C_PRE, st.C_RD, st.C_WR, st.C_REF, st.C_REFB, st.C_HIT, st.C_LATENCY, st.C_READS,
                   st.C_FORWARDED, st.C_MERGED])  # fmt: skip
@@ -76,7 +76,8 @@ class Memory:
 
         One column command of each bus is left out: it may have been issued at the very end.
         """
-        bursts = counted[..., COUNTED.index("RD")] + counted[..., COUNTED.index("WR")]
+        read, written, after_end = (counted[..., COUNTED.index(name)] for name in ("RD", "WR", "after_end"))
+        bursts = read + written - after_end
         clocks = np.maximum(bursts // self.buses - 1, 0) * self.burst_clocks
         return clocks * self.clocks.denominator // self.clocks.numerator
 
@@ -115,5 +116,9 @@ def final_counts(state: st.DramState, snapshots: np.ndarray, clock: int) -> np.n
     The step ends at DRAM clock `clock`. What is still queued then is drained, and goes to the last operation.
     """
     kernels.run(state, clock, False, False)
+    ended = snapshot(state)
     kernels.run(state, st.FAR - 1, False, True)
-    return np.diff(snapshots, axis=0, append=snapshot(state)[None])
+    last = snapshot(state)
+    columns = [COUNTED.index("RD"), COUNTED.index("WR")]
+    last[COUNTED.index("after_end")] = (last - ended)[columns].sum()
+    return np.diff(snapshots, axis=0, append=last[None])
