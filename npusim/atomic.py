@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from npusim.errors import NpusimError
 
+Content = bytes | str | Iterable[bytes]
 
-def write(path: str | Path, content: bytes | str) -> None:
-    """Put `content` (text as UTF-8) at `path`, replacing what was there in one step."""
+
+def write(path: str | Path, content: Content) -> None:
+    """Put `content` (text as UTF-8, or pieces one after the other) at `path`, replacing what was there in one step."""
     path = Path(path)
     write_files(path.parent, {path.name: content})
 
 
-def write_files(folder: str | Path, files: Mapping[str, bytes | str]) -> None:
+def write_files(folder: str | Path, files: Mapping[str, Content]) -> None:
     """Put `files` (name -> content) into `folder`, made if missing; other files there stay.
 
     Everything is written beside its target first; only when all of it is on the disk are the files moved into
@@ -31,7 +33,8 @@ def write_files(folder: str | Path, files: Mapping[str, bytes | str]) -> None:
             handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".part", dir=folder)
             waiting.append((temporary, folder / name))
             with os.fdopen(handle, "wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
+                whole = content.encode() if isinstance(content, str) else content
+                file.writelines([whole] if isinstance(whole, bytes) else whole)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o666 & ~_umask())

@@ -112,6 +112,13 @@ MemoryLimitSize = Annotated[
 MemoryOver = Annotated[
     str, typer.Option("--memory-over", help="Beyond the limit: error (names the tensor) or spill (moves simulated).")
 ]
+DramTrace = Annotated[
+    Path | None,
+    typer.Option("--dram-trace", metavar="FILE", help="Write every DRAM request (dram.model = 'commands')."),
+]
+DramTraceFormat = Annotated[
+    str, typer.Option("--dram-trace-format", help="dramsim3 or ramulator2: which simulator shall read it.")
+]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for result files.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
@@ -148,6 +155,20 @@ def choice(objective: str, mapping: Path | None) -> Choice | None:
     from npusim.mapping import choice as choices
 
     return choices.choice(objective, mapping)
+
+
+def check_dram_trace(machine: Hardware, form: str) -> None:
+    """ConfigError when a DRAM trace of `machine` in format `form` cannot be written."""
+    from npusim.engine.dram_trace import FORMATS
+    from npusim.errors import ConfigError, unknown
+
+    if form not in FORMATS:
+        raise unknown("DRAM trace format", form, list(FORMATS))
+    if machine.dram.model != "commands":
+        raise ConfigError(
+            f"--dram-trace needs addresses, but {machine.name} has dram.model = {machine.dram.model!r}; "
+            "add --set dram.model=commands"
+        )
 
 
 def step_of(workload: str) -> tuple[Path, StepGraph]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,6 +13,7 @@ from npusim.cli import options, scalesim
 
 if TYPE_CHECKING:
     from npusim.comparison import Comparison
+    from npusim.simulation import Run
 
 
 def run(
@@ -28,6 +30,8 @@ def run(
     mapping: options.MappingFile = None,
     memory_limit: options.MemoryLimitSize = None,
     memory_over: options.MemoryOver = "error",
+    dram_trace: options.DramTrace = None,
+    dram_trace_format: options.DramTraceFormat = "dramsim3",
     scalesim_config: scalesim.Config = None,
     topology: scalesim.Topology = None,
     out: options.Out = None,
@@ -60,11 +64,18 @@ def run(
     choice = options.choice(objective, mapping)
     request = Request(workload, hardware, {}, input_size, batch, engine, energy, memory=limit, choice=choice)
     _check(out)
+    _check(None if dram_trace is None else dram_trace.parent)
     with working(f"simulating {dataflow}"), laws():
         from npusim import api
 
         graph, machine, request = options.prepare(request, [name], changes)
+        if dram_trace is not None:
+            options.check_dram_trace(machine, dram_trace_format)
         result = api.evaluate(graph, machine, name, method or "", request, command())
+    if dram_trace is not None:
+        with working("writing the DRAM trace"):
+            write_dram_trace(dram_trace, result.runs, dram_trace_format)
+        hint(f"written: {dram_trace}")
     if out is not None:
         from npusim import saved
 
@@ -80,6 +91,15 @@ def run(
     print()
     print_table(report.energy_table(result.compare()))
     print_lines(report.energy_lines(result))
+
+
+def write_dram_trace(path: Path, runs: Sequence[Run], form: str) -> None:
+    """The DRAM requests of the runs (the parts of a method), one after the other."""
+    from npusim import atomic
+    from npusim.engine import dram_trace, memory
+
+    parts = (dram_trace.lines(run.lowered.program, run.schedule, memory.memory(run.hardware), form) for run in runs)
+    atomic.write(path, (text for part in parts for text in part))
 
 
 def compare(
