@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from npusim import catalogue, layers, method, structure
+from npusim.engine.dram_standards import load_standard, standards
 from npusim.errors import NpusimError, TraceError
 from npusim.graph import Conv, StepGraph
 from npusim.masks import Mask
@@ -25,6 +26,7 @@ from npusim.synthesis import STATES, from_layers
 ENERGY = str(Path(__file__).with_name("energy.toml"))
 CROSSBAR_ENERGY = str(Path(__file__).with_name("energy-crossbars.toml"))
 DRAWS = 12
+COMMANDS = 0.15  # share of machines with command-level memory
 PRECISIONS = (("int", 8, 32), ("int", 16, 32), ("bf", 16, 32), ("fp", 16, 32), ("fp", 32, 32))
 
 
@@ -136,10 +138,21 @@ def machine(random: Random, crossbars: bool = False) -> Hardware:
     ratio = data["clock_hz"] / data["dram"]["bandwidth_bytes_per_s"]
     if ratio > 1000:
         data["clock_hz"] = 10**6
+    if not crossbars and random.random() < COMMANDS:
+        data["clock_hz"] = random.choice((10**8, 800_000_000, 10**9))
+        data["dram"] |= command_memory(random)
     if crossbars:
         data["energy"] |= {"table": CROSSBAR_ENERGY, "node_nm": 28}
         data["crossbar"] = crossbar(random)
     return Hardware.model_validate(data)
+
+
+def command_memory(random: Random) -> dict[str, Any]:
+    """A standard behind a controller: every DRAM command is simulated."""
+    device, controller = random.choice(standards()), random.choice(("dramsim3-like", "ramulator-like"))
+    keys = {"device": device, "controller": controller, "outstanding": random.choice((1, 4, 64)),
+            "path_ns": random.choice((0, 30))}  # fmt: skip
+    return {"model": "commands", "commands": keys, "burst_bytes": load_standard(device, controller).burst_bytes}
 
 
 def crossbar(random: Random) -> dict[str, Any]:
