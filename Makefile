@@ -31,7 +31,7 @@ test-lowest: .venv/dev
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv/lowest
 	VIRTUAL_ENV=.venv/lowest $(BIN)/uv pip install --quiet --resolution lowest-direct -e ".[dev]"
 	.venv/lowest/bin/python -m pytest -q tests/test_config.py tests/test_hardware.py tests/test_report.py tests/test_plot.py \
-	  tests/test_jit.py tests/test_text.py tests/engine/test_engines.py tests/cli tests/trace/test_format.py \
+	  tests/test_text.py tests/engine/test_engines.py tests/cli tests/trace/test_format.py \
 	  tests/trace/test_import_onnx.py tests/sweep/test_spec.py tests/sweep/test_sweeps.py tests/fuzz
 
 # The pinned and hashed development environment.

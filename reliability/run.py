@@ -35,6 +35,7 @@ def main() -> int:
     large = commands.add_parser("large", help="seconds and memory of long and large inputs")
     large.add_argument("--short", action="store_true", help="small sizes, to see that it works")
     large.add_argument("--out", type=Path, default=HERE / "results" / "large.json")
+    commands.add_parser("page", help="docs/reliability.md from the results")
     given = parser.parse_args()
     if given.command == "model":
         from reliability import model as cases
@@ -48,6 +49,10 @@ def main() -> int:
         crashes = fuzz_runs.run(fuzz_runs.names(given.targets), given.seconds, given.folder.resolve(), given.out)
         print(f"{crashes} inputs found that break something")
         return 1 if crashes else 0
+    if given.command == "page":
+        from reliability import page
+
+        page.write()
     if given.command == "large":
         from reliability import large as sizes
 

@@ -220,7 +220,7 @@ class _Import:
         products, r, s = item.outputs[0]["shape"][1:]
         origin = self.source(x["name"])
         forward = self.readers.get(origin)
-        if forward is None or not isinstance(forward.dims, Conv) or products % c:
+        if forward is None or not isinstance(forward.dims, Conv) or c < 1 or products % c:
             raise ValueError(f"no convolution reads {origin!r}")
         f = forward.dims
         depthwise = f.groups > 1
@@ -265,4 +265,8 @@ def _window(attrs: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, int], tu
     pairs = [tuple(int(n) for n in values) for values in (stride, padding[:2], dilation)]
     if any(len(pair) != 2 for pair in pairs):
         raise ValueError("stride, padding and dilation need two numbers")
+    if min(pairs[0] + pairs[2]) < 1 or min(pairs[1]) < 0:
+        raise ValueError(
+            f"strides = {stride}, padding = {padding}, dilation = {dilation}: 1 or more, padding 0 or more"
+        )
     return pairs[0][:2], pairs[1][:2], pairs[2][:2]  # type: ignore[return-value]

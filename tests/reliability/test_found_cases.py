@@ -90,3 +90,19 @@ def test_every_method_on_a_step_without_weight_layers(name, layers):
         return
     if any(part.step().ops for part in plan.parts):
         simulate_plan(plan, hardware)
+
+
+@pytest.mark.parametrize("strides", [[0, 1], [1, -1]])
+def test_a_tinyengine_stride_of_zero_is_named(tmp_path, strides):
+    import json
+
+    from npusim.errors import TraceError
+    from npusim.trace import tinyengine
+    from reliability.targets import tinyengine_seeds
+
+    ops = json.loads(tinyengine_seeds()[0])
+    conv = next(op for op in ops if "strides" in op["attrs"])
+    conv["attrs"]["strides"] = strides
+    (tmp_path / "graph.json").write_text(json.dumps(ops))
+    with pytest.raises(TraceError, match=r"graph\.json: operation \d+ .*strides = "):
+        tinyengine.read(tmp_path / "graph.json")
