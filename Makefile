@@ -30,9 +30,9 @@ test-all: .venv/dev
 test-lowest: .venv/dev
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv/lowest
 	VIRTUAL_ENV=.venv/lowest $(BIN)/uv pip install --quiet --resolution lowest-direct -e ".[dev]"
-	.venv/lowest/bin/python -m pytest -q tests/test_config.py tests/test_hardware.py tests/test_report.py tests/test_plot.py \
-	  tests/test_text.py tests/engine/test_engines.py tests/cli tests/trace/test_format.py \
-	  tests/trace/test_import_onnx.py tests/sweep/test_spec.py tests/sweep/test_sweeps.py tests/fuzz
+	.venv/lowest/bin/python -m pytest -q -n 2 tests/test_config.py tests/test_hardware.py tests/test_text.py tests/test_plot.py \
+	  tests/engine/test_engines.py tests/cli tests/trace/test_format.py tests/trace/test_import_onnx.py \
+	  tests/sweep/test_spec.py tests/fuzz
 
 # The pinned and hashed development environment.
 lock: .venv/dev

@@ -56,8 +56,8 @@ def model_lines(found: dict[str, Any]) -> Iterator[str]:
     failed = found["outcomes"].get("FAILED", 0)
     yield from (
         "### Random cases", "",
-        f"{found['cases']:,} cases (seeds {', '.join(found['seeds'])}): {found['outcomes'].get('ok', 0):,} kept every law, "
-        f"{refused:,} were refused by a message, {failed} failed. {found['pairs']} pairs of dataflow and method; "
+        f"{found['cases']:,} cases (seeds {', '.join(found['seeds'])}): {found['outcomes'].get('ok', 0):,} kept every "
+        f"law, {refused:,} were refused by a message, {failed} failed. {found['pairs']} pairs of dataflow and method; "
         f"{found['tasks']:,} tasks simulated, {found['specified_tasks']:,} of them by both engines with equal times; "
         f"{found['gradients']:,} weight gradients executed on numbers and equal to the reference.", "",
     )  # fmt: skip

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from npusim.engine.memory import Memory
     from npusim.npu import Hardware
 
-MAX_CYCLES = 2**62
+# Kernels take 2^60 for a time that never comes.
+MAX_CYCLES = 2**60
+# Command-level memory may take so many times longer than the bus cycles of the program.
+MEMORY_FACTOR = 1024
 ENGINES = ("fast", "simpy")
 
 
@@ -42,10 +45,12 @@ def run(program: TileProgram, capacity: np.ndarray, engine: str = "fast", memory
     """Simulate `program`; `engine` is 'fast' (numba) or 'simpy' (the specification). Both agree exactly.
 
     `memory`: the command-level memory that serves LOAD and STORE; None for bus cycles and latency of the program.
-    Raises TooLongError when all service times together could pass 2^62 cycles.
+    Raises TooLongError when all service times together could pass 2^60 cycles (with `memory`: of its clock, 2^10
+    times over).
     """
-    if float(program.cycles.sum(dtype=np.float64)) + float(program.tail.sum(dtype=np.float64)) >= MAX_CYCLES:
-        raise TooLongError("the program could take more than 2^62 cycles")
+    most = MAX_CYCLES if memory is None else MAX_CYCLES // MEMORY_FACTOR // max(memory.clocks.as_integer_ratio())
+    if float(program.cycles.sum(dtype=np.float64)) + float(program.tail.sum(dtype=np.float64)) >= most:
+        raise TooLongError(f"the program could take more than {most:,} cycles, the most that can be counted exactly")
     if engine == "fast":
         from npusim.engine import fast as chosen
     else:

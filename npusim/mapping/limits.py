@@ -7,7 +7,7 @@ added up in whole numbers without limit:
                               loads of a burst and a word each, in cycles of the bus; 64 bits moved
     per element               the same, for each of its operations
 
-A step whose sum reaches 2^62 is refused, although it might take less.
+A step whose sum reaches 2^60 is refused, although it might take less.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from npusim.graph import Conv, Gemm, Op, Pool, StepGraph, describe
 if TYPE_CHECKING:
     from npusim.npu import Hardware
 
-MAX_SUM = 2**62
+MAX_SUM = 2**60
 MAX_TASKS = 2**24
 MAX_TAPS = 2**16
 MAX_SCANNED = 2**22
@@ -39,7 +39,7 @@ def check(graph: StepGraph, hw: Hardware) -> None:
         total += (_work(op) + elements) * unit
         if total >= MAX_SUM:
             raise CapacityError(
-                f"{op.label} ({describe(op.dims)}): counts of the step up to here could pass 2^62 on {hw.name}; "
+                f"{op.label} ({describe(op.dims)}): counts of the step up to here could pass 2^60 on {hw.name}; "
                 f"at most {MAX_SUM // unit:,} multiply-accumulates and elements in all can be counted exactly there"
             )
 
