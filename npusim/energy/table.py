@@ -16,7 +16,7 @@ from pydantic import Field
 from npusim import catalogue, config
 from npusim.config import Model
 from npusim.energy import accelergy
-from npusim.errors import ConfigError, closest
+from npusim.errors import CatalogueError, ConfigError, closest
 
 Confidence = Literal["high", "medium", "low"]
 ORDER = ("high", "medium", "low")
@@ -179,7 +179,15 @@ def _merged(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
         data = _merge(accelergy.overlay(section, path), data)
     if not base or not isinstance(base, str):
         return data
-    return _merge(_merged(catalogue.find("energy", base), (*below, path)), data)
+    return _merge(_merged(_base(path, base), (*below, path)), data)
+
+
+def _base(path: Path, base: str) -> Path:
+    """The file of a table's base; ConfigError names the table that asks for it."""
+    try:
+        return catalogue.find("energy", base)
+    except CatalogueError as error:
+        raise ConfigError(f"{path}: base: {error}") from None
 
 
 def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -202,6 +202,11 @@ def _all_rows(lies: Matrix) -> np.ndarray:
 def _masked_rows(held: Held, mask: Mask) -> tuple[np.ndarray, int]:
     """Rows with a selected weight of every crossbar, int64 [crossbars], and selected cells."""
     lies, d = held.lies, held.dims
+    if mask.size != d.weights:
+        raise CapacityError(
+            f"a mask of {mask.size} elements on a part of the {d.weights} weights ({describe(d)}) that lie in cells: "
+            "masks of parts are not modelled on crossbars"
+        )
     bits = mask.bits().reshape(d.groups, d.k // d.groups, d.c // d.groups, d.r, d.s)
     if held.taps:
         bits = bits[..., held.taps[0], :][..., held.taps[1]].transpose(0, 2, 1, 3, 4)

@@ -95,7 +95,10 @@ def lower(
         for name, held in cells.written(op) if cells is not None else ():
             builder.fence(index)
             nbytes = ceil_div(graph.tensors[name].elements * hw.precision.bits(graph.tensors[name].kind), 8)
-            (tasks, deps), written = crossbar.reprogram(held, nbytes, mask, hw)
+            try:
+                (tasks, deps), written = crossbar.reprogram(held, nbytes, mask, hw)
+            except CapacityError as error:
+                raise CapacityError(f"{op.label}: {error}") from None
             builder.add(tasks, deps, index)
             work = {key: work.get(key, 0) + written.get(key, 0) for key in (*work, *written)}
         plans.append(plan)

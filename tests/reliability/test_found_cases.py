@@ -106,3 +106,27 @@ def test_a_tinyengine_stride_of_zero_is_named(tmp_path, strides):
     (tmp_path / "graph.json").write_text(json.dumps(ops))
     with pytest.raises(TraceError, match=r"graph\.json: operation \d+ .*strides = "):
         tinyengine.read(tmp_path / "graph.json")
+
+
+@pytest.mark.parametrize("number", [995, 1202, 1352])
+def test_bounds_of_command_level_memory_hold_at_the_end_of_a_step(number):
+    """The last operation was charged for commands that the memory issued after the step had ended."""
+    from reliability import cases, laws
+
+    laws.check(cases.numbered(4, number))
+
+
+def test_an_unknown_base_of_an_energy_table_names_the_table(tmp_path):
+    from npusim.energy import table
+    from npusim.errors import ConfigError
+
+    (tmp_path / "mine.toml").write_text('name = "mine"\nbase = "generi-cm82n"\n')
+    with pytest.raises(ConfigError, match=r"mine\.toml: base: unknown energy table 'generi-cm82n'"):
+        table.load(tmp_path / "mine.toml")
+
+
+def test_a_mask_on_a_part_of_a_weight_in_crossbars_is_refused():
+    from reliability import cases, laws
+
+    found = laws.check(cases.numbered(4, 1631))
+    assert found.outcome == "refused: CapacityError" and "masks of parts are not modelled on crossbars" in found.message
