@@ -207,7 +207,8 @@ class Dma(Model):
 class DramCommands(Model):
     """What the command-level model simulates: a DRAM standard behind a controller, see `npusim.engine.memory`.
 
-    device        a built-in standard (`npusim list dram`) or a TOML file; `controller` a controller preset
+    device        a built-in standard, a file of npusim/data/dram, or a TOML file
+    controller    how requests are scheduled: dramsim3-like or ramulator-like
     channels, ranks, bus_bits   replace those of the file; 0 keeps them
     address_map   order of the address fields from the least significant bit upwards; "" keeps the file's
     outstanding   bursts that one DMA channel may have in flight
