@@ -112,7 +112,8 @@ def show(
 ) -> None:
     """Show everything about one workload, dataflow, machine, energy table or training method, or a step's mapping.
 
-    A mapping is printed as the file that --mapping of run, compare and sweep takes: save it, edit it, run it.
+    A machine is printed as its file, a mapping as the file that --mapping of run, compare and sweep takes: save it, edit
+    it, run it.
 
     \b
     Example:
@@ -150,12 +151,12 @@ def show(
 
 
 def _hardware(name: str) -> tuple[Any, list[str]]:
-    from npusim import config, npu
+    """The file itself, whose comments are the sources of its numbers: saved, it is a machine again."""
+    from npusim import catalogue, npu
 
     machine = npu.load(name)
-    value = machine.model_dump()
-    leaves = [(key, shown) for key, shown in config.leaves(value) if key not in ("name", "description", "source")]
-    return value, [str(machine), machine.description, f"source: {machine.source}", "", *_aligned(leaves)]
+    content = catalogue.find("hardware", name).read_text(encoding="utf-8")
+    return machine.model_dump(), [f"# {machine}", "", *content.splitlines()]
 
 
 def _dataflow(name: str) -> tuple[Any, list[str]]:
