@@ -112,8 +112,8 @@ def show(
 ) -> None:
     """Show everything about one workload, dataflow, machine, energy table or training method, or a step's mapping.
 
-    A machine is printed as its file, a mapping as the file that --mapping of run, compare and sweep takes: save it, edit
-    it, run it.
+    A machine is printed as its file, a mapping as the file that --mapping of run, compare and sweep takes: save it,
+    edit it, run it.
 
     \b
     Example:
