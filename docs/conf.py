@@ -16,3 +16,4 @@ myst_heading_anchors = 3
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]
 smartquotes = False  # they turn --out into a dash
+html_show_copyright = False
