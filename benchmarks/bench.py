@@ -27,6 +27,8 @@ import measuring
 import numpy as np
 
 from npusim import catalogue, engine, npu
+from npusim.engine.dram import Dram
+from npusim.engine.dram_standards import load_standard
 from npusim.mapping import candidates, search
 from npusim.mapping import lower as lowering
 from npusim.program import UNIT_OF_KIND
@@ -117,6 +119,35 @@ def steps() -> Iterator[Row]:
             yield Row(f"{what}, warm, mappings cached", cached.wall_s, "s", cpu_s=cached.cpu_s)
 
 
+def dram() -> Iterator[Row]:
+    """The command-level DRAM kernel on traffic of its own, and the step of ResNet-50 with it behind the engine."""
+    rng = np.random.default_rng(0)
+    runs = 2**20
+    patterns = {
+        "streams": (np.arange(runs, dtype=np.int64), 3e6),
+        "tiles of 512-byte rows": ((np.arange(runs) // 8 * 128 + np.arange(runs) % 8).astype(np.int64), 3e6),
+        "gathers of 64 bytes": (np.repeat(rng.integers(0, 2**22, runs // 2), 2) * 2 + np.arange(runs) % 2, 3e6),
+        "random bursts": (rng.integers(0, 2**23, runs), 1e6),
+    }
+    for device in ("lpddr4-3200", "ddr4-3200", "hbm2-2000"):
+        for name, (bursts, target) in patterns.items():
+            for written, kind in ((0.0, "reads"), (0.3, "30 % writes")):
+                write = rng.random(runs) < written
+
+                def action(device=device, bursts=bursts, write=write) -> None:
+                    memory = Dram(load_standard(device))
+                    memory.submit_bursts(0, 0, bursts, write)
+                    memory.drain()
+
+                spent = measuring.best(action, 2)
+                yield Row(f"{device}, {name}, {kind}", runs / spent.cpu_s, "bursts/s", target, True)
+    for machine in ("edge-16x16", "edge-32x32"):
+        hw = npu.load(machine).replace({"dram.model": "commands"})
+        spent = measuring.best(partial(simulate, step("resnet50", 224, 1), hw, "dense-os"), 2)
+        yield Row(f"step of resnet50, 224 px, batch 1, {machine}, DRAM commands, warm", spent.wall_s, "s", 5,
+                  cpu_s=spent.cpu_s)  # fmt: skip
+
+
 def processes() -> Iterator[Row]:
     """What a user waits for: fresh processes."""
     run = measuring.process(["-m", "npusim", "run", "resnet50", "--input-size", "224"], 3)
@@ -172,7 +203,8 @@ def sweeps(workers: int = 2) -> Iterator[Row]:
 
 
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
-    "engines": engines, "mapping": mapping, "steps": steps, "processes": processes, "sweeps": sweeps, "scale": scale,
+    "engines": engines, "mapping": mapping, "steps": steps, "dram": dram, "processes": processes, "sweeps": sweeps,
+    "scale": scale,
 }  # fmt: skip
 
 
