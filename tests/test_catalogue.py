@@ -48,7 +48,8 @@ def test_an_unknown_name_lists_the_known_ones(folder, monkeypatch):
     with pytest.raises(CatalogueError) as caught:
         catalogue.find("energy", "generic-45")
     assert str(caught.value) == (
-        "unknown energy table 'generic-45' (did you mean 'generic-45nm'?); known: generic-28nm, generic-45nm, mine"
+        "unknown energy table 'generic-45' (did you mean 'generic-45nm'?); known: generic-28nm, generic-45nm, "
+        "ipu-28nm, mine, reram-28nm"
     )
 
 

@@ -42,8 +42,8 @@ def test_a_torn_file_would_be_noticed(tmp_path, monkeypatch):
                     file.write(bytes([byte]))
 
     monkeypatch.setattr(atomic, "write_files", careless)
-    tally = faults.kill_files("trace", 12, 1, tmp_path)
-    assert tally.torn
+    # How many kills land in a write depends on how busy the machine is.
+    assert any(faults.kill_files("trace", 12, seed, tmp_path / str(seed)).torn for seed in range(10))
 
 
 @pytest.fixture
