@@ -34,8 +34,11 @@ if TYPE_CHECKING:
     from npusim.comparison import Comparison
     from npusim.results import Result
 
+MEMORY_NOT_MODELLED = {
+    "ideal": "DRAM banks, rows, refresh and read-write turnaround: DRAM is a bandwidth and a latency",
+    "commands": "DRAM commands while tilings are chosen (that is done on bandwidth and latency), and DRAM power-down",
+}
 NOT_MODELLED = (
-    "DRAM banks, rows, refresh and read-write turnaround: DRAM is a bandwidth and a latency",
     "data kept on chip from one operation to the next: each reads its operands from DRAM and writes its results there",
     "overlap of one operation with the next: the next one starts when all tasks of the one before have ended",
     "conflicts between banks of an on-chip buffer",
@@ -45,6 +48,12 @@ NOT_MODELLED = (
     "how energy varies with data, temperature and voltage, and power-down of idle units",
     "effects of the machine's number formats on accuracy",
 )
+
+
+def not_modelled(comparison: Comparison) -> tuple[str, ...]:
+    """What the results leave out, the memory models of their machines first."""
+    models = dict.fromkeys(run.hardware.dram.model for run in comparison.runs)
+    return (*(MEMORY_NOT_MODELLED[model] for model in models), *NOT_MODELLED)
 
 
 # What a lower bound of `npusim.bounds` says in words.

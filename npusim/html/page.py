@@ -75,7 +75,7 @@ def report_page(comparison: Comparison, pictures: Mapping[str, str] | None = Non
         "Memory": _sentences(_memory_explained(comparison)) + drawn["memory"] + _table(report.memory_table(run), ""),
         "Layers": _layers(comparison),
         "Energy sources": _energy_sources(run),
-        "Not modelled": f"<ul>{_items(report.NOT_MODELLED)}</ul>",
+        "Not modelled": f"<ul>{_items(report.not_modelled(comparison))}</ul>",
         "Provenance": _provenance(comparison.manifest),
     }
     anchors = {name.lower().replace(" ", "-"): name for name in sections}
