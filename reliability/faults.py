@@ -107,12 +107,17 @@ def kill_files(work: str, kills: int, seed: int, folder: Path) -> Tally:
         contents.append(snapshot(out))
     assert contents[0].keys() == contents[1].keys() and contents[0] != contents[1]
     for number in range(kills):
+        begun, beginning = os.pipe()
         child = os.fork()
         if child == 0:
+            os.write(beginning, b".")
             _forever(act, number)
-        time.sleep(random.uniform(0.0, 2.0 * seconds))
+        os.read(begun, 1)  # forking a large process takes longer than small work
+        time.sleep(random.uniform(0.0, 3.0 * seconds))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        os.close(begun)
+        os.close(beginning)
         tally.kills += 1
         found = snapshot(out)
         origins = set()
