@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import onnx
 import torch
 from torch.nn import functional as F
 from torch.profiler import ExecutionTraceObserver, ProfilerActivity, profile
@@ -41,6 +42,10 @@ def main():
             value = json.loads((Path(folder) / f"{name}.json").read_text())
             (HERE / f"{name}.json.gz").write_bytes(gzip.compress(json.dumps(value, indent=indent).encode(), mtime=0))
     torch.onnx.export(model.eval(), (images,), HERE / "net.onnx", dynamo=True, external_data=False)
+    exported = onnx.load(HERE / "net.onnx")
+    for node in exported.graph.node:  # where in whose folders the exporter found it
+        del node.metadata_props[:]
+    onnx.save(exported, HERE / "net.onnx")
 
 
 if __name__ == "__main__":
