@@ -26,12 +26,11 @@ test: .venv/dev
 test-all: .venv/dev
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-# The core tests with the lowest versions that pyproject.toml allows, in an environment of their own. What those versions
-# call of newer ones may be deprecated by now.
+# The core tests with the lowest versions that pyproject.toml allows, in an environment of their own.
 test-lowest: .venv/dev
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv/lowest
 	VIRTUAL_ENV=.venv/lowest $(BIN)/uv pip install --quiet --resolution lowest-direct -e ".[dev]"
-	.venv/lowest/bin/python -m pytest -q -n 2 -W ignore::DeprecationWarning tests/test_config.py tests/test_hardware.py tests/test_text.py tests/test_plot.py \
+	.venv/lowest/bin/python -m pytest -q -n 2 tests/test_config.py tests/test_hardware.py tests/test_text.py tests/test_plot.py \
 	  tests/engine/test_engines.py tests/cli tests/trace/test_format.py tests/trace/test_import_onnx.py \
 	  tests/sweep/test_spec.py tests/fuzz
 
