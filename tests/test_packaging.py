@@ -1,5 +1,6 @@
 """The wheel holds npusim and its catalogues, and nothing else at its top level."""
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -14,19 +15,14 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "--wheel-dir",
-        folder,
-        ROOT,
-    ]
-    subprocess.run(command, check=True, capture_output=True, cwd=folder)
+    source = folder / "source"  # a copy: two workers may build at the same time
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in ("npusim", "dataflows", "workloads"):
+        shutil.copytree(ROOT / name, source / name, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--wheel-dir", folder, source], check=True, capture_output=True, cwd=folder)
     (path,) = folder.glob("*.whl")
     return zipfile.ZipFile(path).namelist()
 
