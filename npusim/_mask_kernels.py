@@ -48,3 +48,17 @@ def tile_statistics(bits, rows, columns):
             for column in range(left, right):
                 cell[LIVE_COLUMNS] += live[column]
     return found, runs
+
+
+@njit
+def find_live_rows(bits, row_start, row_size, col_start, col_size, live):
+    """Fill `live` with the rows that have a selected element in the columns; their number."""
+    found = 0
+    for row in range(row_start, row_start + row_size):
+        any_bit = np.uint8(0)
+        for col in range(col_start, col_start + col_size):
+            any_bit |= bits[row, col]
+        if any_bit:
+            live[found] = row
+            found += 1
+    return found

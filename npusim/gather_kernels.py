@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from npusim._mask_kernels import find_live_rows
 from npusim.jit import njit
 
 # One column per field of gather_grid.
@@ -127,18 +128,6 @@ def _gather_tile(bits, rows_live, first, width, terms, array, span, cell, counts
 
 
 @njit
-def _live_rows(bits, row_start, row_size, col_start, col_size, live):
-    found = 0
-    for row in range(row_start, row_start + row_size):
-        for col in range(col_start, col_start + col_size):
-            if bits[row, col]:
-                live[found] = row
-                found += 1
-                break
-    return found
-
-
-@njit
 def gather_grid(bits, row_start, row_size, col_start, col_size, terms, array, span=0):
     """Tiles on the element-gather array: int64 [row tiles, column tiles, terms, GATHER_FIELDS]."""
     out = np.zeros((row_start.size, col_start.size, terms.size, 10), np.int64)
@@ -148,7 +137,7 @@ def gather_grid(bits, row_start, row_size, col_start, col_size, terms, array, sp
     for i in range(row_start.size):
         for j in range(col_start.size):
             first, width = col_start[j], col_size[j]
-            found = _live_rows(bits, row_start[i], row_size[i], first, width, live)
+            found = find_live_rows(bits, row_start[i], row_size[i], first, width, live)
             for t in range(terms.size):
                 _gather_tile(bits, live[:found], first, width, terms[t], array, span, out[i, j, t], counts, banks)
             out[i, j, :, 9] = row_size[i] * col_size[j]
@@ -174,7 +163,7 @@ def union_grid(bits, row_start, row_size, col_start, col_size, terms, rows, colu
     for i in range(row_start.size):
         for j in range(col_start.size):
             first, width = col_start[j], col_size[j]
-            found = _live_rows(bits, row_start[i], row_size[i], first, width, live)
+            found = find_live_rows(bits, row_start[i], row_size[i], first, width, live)
             tail = np.zeros(terms.size, np.int64)
             saved = np.zeros(terms.size, np.int64)
             for block in range(0, found, columns):

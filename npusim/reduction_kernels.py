@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from npusim._mask_kernels import find_live_rows
 from npusim.jit import njit
 
 
@@ -76,20 +77,6 @@ def group_end(row, end, span):
 
 
 @njit
-def _live_rows(bits, row_start, row_size, col_start, col_size, live):
-    """Fill `live` with the rows that have a selected element in the columns; their number."""
-    found = 0
-    for row in range(row_start, row_start + row_size):
-        any_bit = np.uint8(0)
-        for col in range(col_start, col_start + col_size):
-            any_bit |= bits[row, col]
-        if any_bit:
-            live[found] = row
-            found += 1
-    return found
-
-
-@njit
 def _batch_steps(counts, live, groups, steps):
     """Batches of `groups` of the `live` counts: how many; `steps` (may be `counts`) gets each batch's largest."""
     batches = (live + groups - 1) // groups
@@ -130,7 +117,7 @@ def _column_counts(bits, rows, first, width, span, scratch, counts):
 
 
 @njit
-def _log2(value):
+def log2(value):
     bits = 0
     while value > 1:
         value >>= 1
@@ -152,7 +139,7 @@ def _add_passes(out, times, chunk, block_rows, live, selected, fetched, steps, b
         if batch + 1 < batches:
             load = full if batch + 2 < batches else last
             wait += max(0, load - steps[batch])
-    latency = 2 + _log2(array.group)
+    latency = 2 + log2(array.group)
     out[0] += times * (preload + wait + walk + latency)
     out[1] += times * preload
     out[2] += times * wait
@@ -186,7 +173,7 @@ def reduction_grids(bits, row_start, row_size, col_start, col_size, terms, array
     for i in range(row_start.size):
         for j in range(col_start.size):
             first, width = col_start[j], col_size[j]
-            found = _live_rows(bits, row_start[i], row_size[i], first, width, live_rows)
+            found = find_live_rows(bits, row_start[i], row_size[i], first, width, live_rows)
             out[:, i, j, :, 9] = row_size[i] * width
             for block in range(0, found, registers):
                 rows = live_rows[block : min(block + registers, found)]
@@ -287,7 +274,7 @@ def row_compaction_grid(bits, row_start, row_size, col_start, col_size, terms, r
                 stop = group_end(row, end, span)
                 for col in range(col_start[j], col_start[j] + col_size[j], columns):
                     width = min(columns, col_start[j] + col_size[j] - col)
-                    live = _live_rows(bits, row, stop - row, col, width, live_rows)
+                    live = find_live_rows(bits, row, stop - row, col, width, live_rows)
                     full, rest = divmod(live, rows)
                     for t in range(terms.size):
                         if full:

@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from npusim._mask_kernels import find_live_rows
 from npusim.jit import njit
+from npusim.reduction_kernels import log2
 
 
 class WindowArray(NamedTuple):
@@ -76,13 +78,7 @@ def live_lines(bits, row_start, row_size, col_start, col_size, taps, lines, regi
     ranges start at a channel; line `lines[tap]` of a channel follows those of the channel before.
     """
     live = np.empty(row_size, np.int64)
-    found = 0
-    for row in range(row_start, row_start + row_size):
-        for col in range(col_start, col_start + col_size):
-            if bits[row, col]:
-                live[found] = row
-                found += 1
-                break
+    found = find_live_rows(bits, row_start, row_size, col_start, col_size, live)
     blocks = (found + registers - 1) // registers
     channels, per_channel = col_size // taps, lines.max() + 1
     per_group = channels * per_channel
@@ -164,15 +160,6 @@ def window_pass(tile, first, sharing, columns, words, preload, array, cell):
 
 
 @njit
-def _log2(value):
-    bits = 0
-    while value > 1:
-        value >>= 1
-        bits += 1
-    return bits
-
-
-@njit
 def _chunk(tile, group, sharing, terms, taps, per_channel, halo, array, cell):
     """Fill `cell` with the passes of all blocks over one chunk of `terms` pixels in groups of `group` PEs."""
     cell[:] = 0
@@ -182,7 +169,7 @@ def _chunk(tile, group, sharing, terms, taps, per_channel, halo, array, cell):
         held = tile.rows[first : first + joined].sum()
         preload = (held * terms * array.operand_bytes + array.port_a_bytes - 1) // array.port_a_bytes
         met = window_pass(tile, first, joined, columns, terms + halo, preload, array, cell)
-        latency = 2 + _log2(group)
+        latency = 2 + log2(group)
         cell[0] += latency
         cell[5] += latency
         cell[7] += held * terms
@@ -207,7 +194,7 @@ def _least_cycles(tile, group, sharing, terms, halo, array):
         preload = (held * terms * array.operand_bytes + array.port_a_bytes - 1) // array.port_a_bytes
         x_bytes = lines * (terms + halo) * array.operand_bytes
         walk = preload + (elements + columns - 1) // columns
-        cycles += max(walk, (x_bytes + array.port_b_bytes - 1) // array.port_b_bytes) + 2 + _log2(group)
+        cycles += max(walk, (x_bytes + array.port_b_bytes - 1) // array.port_b_bytes) + 2 + log2(group)
     return cycles
 
 

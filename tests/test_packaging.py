@@ -1,6 +1,5 @@
 """The wheel holds npusim and its catalogues, and nothing else at its top level."""
 
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -8,23 +7,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import wheels
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"  # a copy: two workers may build at the same time
-    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in ("npusim", "dataflows", "workloads"):
-        shutil.copytree(ROOT / name, source / name, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--wheel-dir", folder, source], check=True, capture_output=True, cwd=folder)
-    (path,) = folder.glob("*.whl")
-    return zipfile.ZipFile(path).namelist()
+    return zipfile.ZipFile(wheels.build(tmp_path_factory.mktemp("wheel"))).namelist()
 
 
 def test_top_level_names(wheel):

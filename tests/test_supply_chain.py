@@ -1,13 +1,11 @@
 """The lock file pins and hashes everything; a wheel built twice is the same file."""
 
 import hashlib
-import os
 import re
-import shutil
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
+
+import wheels
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements-dev.lock"
@@ -43,21 +41,6 @@ def test_the_lock_file_names_no_place():
     assert "://" not in text and "index-url" not in text and "find-links" not in text
 
 
-def wheel(folder: Path, stamp: int) -> Path:
-    """The wheel of a copy of the sources in `folder`, all files of the time `stamp`."""
-    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.pyc")
-    for name in ("npusim", "dataflows", "workloads"):
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, folder / name)
-    for path in folder.rglob("*"):
-        os.utime(path, (stamp, stamp))
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", "out", "."]
-    subprocess.run(command, check=True, capture_output=True, cwd=folder)
-    (path,) = (folder / "out").glob("*.whl")
-    return path
-
-
 def test_a_wheel_built_twice_is_the_same_file(tmp_path, monkeypatch):
     """Other folders, other file times, another hash seed; one SOURCE_DATE_EPOCH, one umask (file modes are in it)."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
@@ -66,5 +49,5 @@ def test_a_wheel_built_twice_is_the_same_file(tmp_path, monkeypatch):
         monkeypatch.setenv("PYTHONHASHSEED", str(number))
         folder = tmp_path / f"copy{number}"
         folder.mkdir()
-        digests.add(hashlib.sha256(wheel(folder, number * 10**8).read_bytes()).hexdigest())
+        digests.add(hashlib.sha256(wheels.build(folder, number * 10**8).read_bytes()).hexdigest())
     assert len(digests) == 1

@@ -33,8 +33,8 @@ def _off_grid(path: str | Path) -> Iterator[Row]:
     figures = sram.load()
     found = []
     for cells in read(path, (*PLACE, *sram.COLUMNS)):
-        place = (_number(cells, "size_B"), _number(cells, "width_b"), _cell(cells), _number(cells, "node_nm"))
-        found.append((cells.line, place, [_number(cells, column) for column in sram.COLUMNS]))
+        place = (cells.number("size_B"), cells.number("width_b"), _cell(cells), cells.number("node_nm"))
+        found.append((cells.line, place, [cells.number(column) for column in sram.COLUMNS]))
     for i, column in enumerate(sram.COLUMNS):
         for line, place, measured in found:
             case = f"{place[0]:g} bytes x {place[1]:g} bits, {place[2]}, {place[3]:g} nm"
@@ -61,14 +61,3 @@ def _cell(cells: Cells) -> str:
     if name not in sram.CELLS:
         cells.problem(f"cell = {cells.text('cell')!r}: must be {', '.join(sram.CELLS)}, with or without itrs-")
     return name if name in sram.CELLS else sram.CELLS[0]
-
-
-def _number(cells: Cells, column: str) -> float:
-    try:
-        value = float(cells.text(column))
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e15:
-        cells.problem(f"{column} = {cells.text(column)!r}: must be a number, more than 0")
-        return 1.0
-    return value

@@ -17,7 +17,7 @@ from npusim.errors import ConfigError
 from npusim.mapping.choice import Choice
 from npusim.npu import Hardware
 from npusim.simulation import simulate
-from npusim.validate.result import Cells, Row, Validation, read
+from npusim.validate.result import Row, Validation, read
 
 COLUMNS = ("tool", "workload", "phase", "array", "cycles", "pJ_per_mac")
 MACHINE, PRICES = "machine.toml", "prices.toml"
@@ -55,7 +55,7 @@ def validate(path: str | Path, configs: Path | None = None) -> Validation:
         tool = cells.text("tool").split()[0]
         name, (size, cols) = cells.choice("workload", NAMES), cells.array("array")
         case = f"{name}, {size}x{cols}"
-        cycles, pj = _number(cells, "cycles"), _number(cells, "pJ_per_mac")
+        cycles, pj = cells.number("cycles"), cells.number("pJ_per_mac")
         point = points.of(name, size, cols)
         rows.append(Row(cells.line, f"{tool} cycles", case, cycles, point.cycles))
         rows.append(Row(cells.line, f"{tool} pJ/MAC", case, pj, point.pj_per_mac))
@@ -110,14 +110,3 @@ def _layers(name: str) -> list[dict[str, Any]]:
 def _linear(rows: int, features: int, out: int) -> list[dict[str, Any]]:
     linear = {"kind": "linear", "out": out, "bias": False}
     return [{"name": "image", "kind": "input", "shape": [rows, features]}, {"name": "layer", **linear}]
-
-
-def _number(cells: Cells, column: str) -> float:
-    try:
-        value = float(cells.text(column))
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e15:
-        cells.problem(f"{column} = {cells.text(column)!r}: must be a number, more than 0")
-        return 1.0
-    return value

@@ -170,6 +170,17 @@ class Cells:
         self.problem(f"{column} = {value!r}: must be a whole number of {low} or more")
         return low
 
+    def number(self, column: str) -> float:
+        """A number above 0; 1 stands for one that is wrong."""
+        try:
+            value = float(self.text(column))
+        except ValueError:
+            value = 0.0
+        if 0 < value < 1e15:
+            return value
+        self.problem(f"{column} = {self.text(column)!r}: must be a number, more than 0")
+        return 1.0
+
     def choice(self, column: str, allowed: Sequence[str]) -> str:
         """One of `allowed`; the first of them stands for a wrong one."""
         value = self.text(column)

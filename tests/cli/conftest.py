@@ -1,32 +1,7 @@
-import sys
-from dataclasses import dataclass
-
 import pytest
 from steps import small_step
 
 from npusim import trace
-from npusim.cli import main
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def npusim(monkeypatch, capsys):
-    """Run the command line in this process."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["npusim", *map(str, words)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        return Result(stopped.value.code or 0, captured.out, captured.err)
-
-    return call
 
 
 @pytest.fixture(scope="session")

@@ -2,27 +2,13 @@
 
 import csv
 import json
-import sys
 
 import pytest
 
 from npusim import method, read
-from npusim.cli import main
 
 # MCUNet has no norms, mcu-8x8 no crossbars.
 LEFT_OUT = {"fast-ntk", "xbm", "xma", "xma2"}
-
-
-@pytest.fixture
-def npusim(monkeypatch, capsys):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["npusim", *map(str, words)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
-
-    return call
 
 
 def test_table(npusim, tmp_path):

@@ -4,12 +4,9 @@ import csv
 import io
 import json
 import re
-import sys
 import unicodedata
 
 import pytest
-
-from npusim.cli import main
 
 NAMES = (
     "<script>alert(1)</script>", "</script><img src=x onerror=alert(1)>", "=HYPERLINK(\"http://x\",\"y\")",
@@ -23,16 +20,15 @@ NUMBER = re.compile(r"-?[\d.]+(e[-+]?\d+)?|-|-?inf|nan", re.IGNORECASE)
 
 
 @pytest.fixture
-def npusim(monkeypatch, capsys):
+def npusim(npusim):
+    """The command line, all that it prints checked."""
+
     def call(*words):
-        monkeypatch.setattr(sys, "argv", ["npusim", *map(str, words)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        check_text(captured.out, "stdout")
-        check_text(captured.err, "stderr")
-        assert "Traceback" not in captured.err
-        return stopped.value.code or 0, captured.out, captured.err
+        result = npusim(*words)
+        check_text(result.out, "stdout")
+        check_text(result.err, "stderr")
+        assert "Traceback" not in result.err
+        return result
 
     return call
 
