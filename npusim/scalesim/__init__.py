@@ -3,6 +3,6 @@
     config.read(.cfg), topology.read(.csv) -> layers -> model.counts -> report.run_scalesim
 
 Reproduced exactly: compute cycles, SRAM reads and writes, utilisation, and with InterfaceBandwidth = CALC also the DRAM
-columns (`model.traffic`). Not reproduced: the stalls of InterfaceBandwidth = USER, sparsity, custom layouts,
+columns (`dram.traffic`). Not reproduced: the stalls of InterfaceBandwidth = USER, sparsity, custom layouts,
 Ramulator traces; the latter three are errors.
 """

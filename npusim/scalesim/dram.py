@@ -8,11 +8,12 @@ per cycle.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from npusim.scalesim import _kernels
 from npusim.scalesim.config import Config
-from npusim.scalesim.model import Port, Traffic
 from npusim.scalesim.topology import Layer
 
 # A replay takes four bytes per word of an operand, and at most some minutes.
@@ -20,8 +21,37 @@ MAX_WORDS = 2**28
 MAX_MACS = 2**42
 
 
+class Port(NamedTuple):
+    """DRAM words of one operand, and the first and last cycle in which they move (cycle 0: the array starts)."""
+
+    words: int
+    start: int
+    stop: int
+
+    @property
+    def words_per_cycle(self) -> float:
+        return self.words / (self.stop - self.start + 1)
+
+
+class Traffic(NamedTuple):
+    ifmap: Port
+    filter: Port
+    ofmap: Port
+
+    @property
+    def cycles(self) -> int:
+        """From the first prefetched word to the last result in DRAM."""
+        return self.ofmap.stop - min(self.ifmap.start, self.filter.start)
+
+
 def traffic(layer: Layer, config: Config) -> Traffic | None:
-    """None where SCALE-Sim divides by zero or stalls for a full output buffer, and for layers too large to replay."""
+    """DRAM traffic with unlimited bandwidth (CALC).
+
+    None with a limited one, where SCALE-Sim divides by zero or stalls for a full output buffer, and for layers too
+    large to replay.
+    """
+    if config.limited:
+        return None
     words = max(layer.ifmap_h * layer.ifmap_w * layer.channels, layer.m * layer.n, layer.k * layer.n, layer.m)
     if words > MAX_WORDS or layer.macs > MAX_MACS:
         return None

@@ -1,4 +1,4 @@
-"""What SCALE-Sim says of a layer: cycles, SRAM accesses and utilisation in closed form, DRAM traffic by its own rules.
+"""What SCALE-Sim says of a layer: cycles, SRAM accesses and utilisation, in closed form.
 
 With R rows, C columns, ifmap M x K, filter K x N and F folds:
 
@@ -15,8 +15,6 @@ from functools import cache
 from typing import NamedTuple
 
 from npusim import array_timing, npu
-from npusim.scalesim.config import Config
-from npusim.scalesim.topology import Layer
 
 PRESET = "scalesim-32x32"
 
@@ -32,29 +30,6 @@ class Counts(NamedTuple):
     overall_pct: float
     mapping_pct: float
     compute_pct: float
-
-
-class Port(NamedTuple):
-    """DRAM words of one operand, and the first and last cycle in which they move (cycle 0: the array starts)."""
-
-    words: int
-    start: int
-    stop: int
-
-    @property
-    def words_per_cycle(self) -> float:
-        return self.words / (self.stop - self.start + 1)
-
-
-class Traffic(NamedTuple):
-    ifmap: Port
-    filter: Port
-    ofmap: Port
-
-    @property
-    def cycles(self) -> int:
-        """From the first prefetched word to the last result in DRAM."""
-        return self.ofmap.stop - min(self.ifmap.start, self.filter.start)
 
 
 @cache
@@ -82,10 +57,3 @@ def counts(dataflow: str, m: int, k: int, n: int, rows: int, cols: int) -> Count
     # Its total of one cycle less than the compute cycles is 0 for a single cycle, where it divides by zero.
     overall = 100 * m * k * n / (max(1, cycles - 1) * pes)
     return Counts(folds, cycles, ifmap, filters, ofmap, overall, 100 * mapped, 100 * mapped * length / per_fold)
-
-
-def traffic(layer: Layer, config: Config) -> Traffic | None:
-    """DRAM traffic with unlimited bandwidth (CALC); None where SCALE-Sim stops or stalls for its own buffer rules."""
-    from npusim.scalesim import dram
-
-    return None if config.limited else dram.traffic(layer, config)

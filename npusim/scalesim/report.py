@@ -12,7 +12,7 @@ from pathlib import Path
 
 from npusim import atomic
 from npusim.scalesim import config as configs
-from npusim.scalesim import model, topology
+from npusim.scalesim import dram, model, topology
 
 COMPUTE_COLUMNS = (
     "LayerID", "Total Cycles (incl. prefetch)", "Total Cycles", "Stall Cycles", "Overall Util %",
@@ -34,7 +34,7 @@ class Result:
 
     layer: topology.Layer
     counts: model.Counts
-    traffic: model.Traffic | None
+    traffic: dram.Traffic | None
 
     @property
     def total_cycles(self) -> int:
@@ -43,14 +43,14 @@ class Result:
 
 def simulate(config: configs.Config, layers: Sequence[topology.Layer]) -> list[Result]:
     """Every layer by itself, in order; equal shapes are computed once."""
-    known: dict[tuple[int, ...], tuple[model.Counts, model.Traffic | None]] = {}
+    known: dict[tuple[int, ...], tuple[model.Counts, dram.Traffic | None]] = {}
     results = []
     for layer in layers:
         shape = (layer.ifmap_h, layer.ifmap_w, layer.filter_h, layer.filter_w, layer.channels, layer.filters)
         key = (*shape, layer.stride_h, layer.stride_w)
         if key not in known:
             counts = model.counts(config.dataflow, layer.m, layer.k, layer.n, config.array_rows, config.array_cols)
-            known[key] = counts, model.traffic(layer, config)
+            known[key] = counts, dram.traffic(layer, config)
         results.append(Result(layer, *known[key]))
     return results
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from npusim.scalesim import model, topology
+from npusim.scalesim import dram, model, topology
 from npusim.scalesim.config import DATAFLOWS, MAX_ARRAY, MAX_KB, Config
 from npusim.validate.result import EQUAL, Cells, Row, Validation, read
 
@@ -37,7 +37,7 @@ def _row(cells: Cells) -> Row:
     }
     if cells.text("mode") == "CALC" and all(map(cells.text, (*BUFFERS, *DRAM))):
         ifmap, filters, ofmap = (min(MAX_KB, cells.integer(name, 1)) for name in BUFFERS)
-        traffic = model.traffic(layer, Config("", rows, cols, ifmap, filters, ofmap, dataflow, limited=False))
+        traffic = dram.traffic(layer, Config("", rows, cols, ifmap, filters, ofmap, dataflow, limited=False))
         if traffic is not None:
             words = (*(port.words for port in traffic), traffic.cycles)
             others |= {name: (cells.integer(name), value) for name, value in zip(DRAM, words, strict=True)}

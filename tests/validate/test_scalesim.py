@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from npusim.cli import scalesim as scalesim_command
 from npusim.errors import ConfigError
-from npusim.scalesim import config, model, report, topology
+from npusim.scalesim import config, dram, model, report, topology
 from npusim.validate import scalesim
 
 FOLDER = Path(__file__).parents[2] / "validation" / "scalesim"
@@ -94,7 +94,7 @@ def test_a_replayed_buffer_by_hand():
     # 1 x 1 array, output stationary, 1 x 3 by 3 x 1: 3 words of each operand, 10 words to a set of a 1 KiB buffer.
     # Both come in before cycle 0: one set, so one cycle at 10 words per cycle, seen at -1; the result leaves in 2.
     layer = topology.gemm("", 1, 3, 1)
-    found = model.traffic(layer, config.Config("", 1, 1, 1, 1, 1, "os", limited=False))
+    found = dram.traffic(layer, config.Config("", 1, 1, 1, 1, 1, "os", limited=False))
     assert found == ((3, -1, -1), (3, -1, -1), (1, 2, 2))
     assert found.cycles == 3
 
