@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from npusim.comparison import Comparison
     from npusim.dataflow import Dataflow
     from npusim.graph import StepGraph
+    from npusim.mapping.choice import Choice
     from npusim.npu import Hardware
     from npusim.provenance import Request
     from npusim.results import Result
+    from npusim.spill import MemoryLimit
 
 
 def load(workload: str | Path, input_size: int | None = None, batch: int | None = None) -> StepGraph:
@@ -58,21 +60,26 @@ def names(kind: str) -> list[str]:
 def simulate(
     step: StepGraph | str | Path, hardware: Hardware | str | Path = "edge-16x16",
     dataflow: Dataflow | str | Path = "dense-os", method: str = "", *, engine: str = "fast", energy: str | None = None,
-    objective: str = "cycles", mapping: str | Path | None = None,
+    objective: str = "cycles", mapping: str | Path | None = None, memory_limit: int | str | None = None,
+    memory_over: str = "error",
 ) -> Result:  # fmt: skip
     """Simulate one training step on a machine.
 
     step, hardware, dataflow: values, names or files. method: a training method, "swu" or "last-k:k=2"; without one
     the step runs as it was recorded, masks included. engine: "fast" or "simpy" (the readable specification; equal
     results). energy: an energy table other than the machine's. objective: what tilings make least, "cycles", "energy"
-    or "edp"; mapping: a file of tilings fixed by hand (`npusim show mapping`). Raises NpusimError for names and values
-    that do not fit, CapacityError (one of them) for an operation that does not fit the machine's buffers.
+    or "edp"; mapping: a file of tilings fixed by hand (`npusim show mapping`). memory_limit: bytes, or text such as
+    "96KiB", for the tensors of the step; memory_over: what happens beyond, "error" (names the tensor) or "spill"
+    (moves to slower memory and back are simulated). Raises NpusimError for names and values that do not fit,
+    CapacityError (one of them) for an operation that does not fit the machine's buffers, or tensors beyond the limit.
 
     >>> r = npusim.simulate("resnet18-swu", npusim.hardware("edge-16x16", rows=32), dataflow="reduction-spatial")
     >>> r.cycles, r.energy_pj
     >>> r.layers[["name", "phase", "cycles", "utilisation"]]
+    >>> npusim.simulate("tiny-cnn", memory_limit="100KiB", memory_over="spill").peak_bytes
     """
-    graph, machine, request = _prepared(step, hardware, engine, energy, objective, mapping)
+    choice, limit = _choice(objective, mapping), _limit(memory_limit, memory_over)
+    graph, machine, request = _prepared(step, hardware, engine, energy, choice, limit)
     return evaluate(graph, machine, dataflow, method, request, _called("simulate", request, dataflow, method))
 
 
@@ -80,6 +87,7 @@ def compare(
     step: StepGraph | str | Path, hardware: Hardware | str | Path = "edge-16x16",
     dataflows: Sequence[Dataflow | str | Path] = ("dense-os",), methods: Sequence[str] = ("",), *,
     engine: str = "fast", energy: str | None = None, objective: str = "cycles", mapping: str | Path | None = None,
+    memory_limit: int | str | None = None, memory_over: str = "error",
 ) -> Comparison:  # fmt: skip
     """Simulate a step with every one of `dataflows` and of `methods`; the first of both is the baseline.
 
@@ -90,7 +98,8 @@ def compare(
     """
     from npusim.comparison import Comparison
 
-    graph, machine, request = _prepared(step, hardware, engine, energy, objective, mapping)
+    choice, limit = _choice(objective, mapping), _limit(memory_limit, memory_over)
+    graph, machine, request = _prepared(step, hardware, engine, energy, choice, limit)
     command = _called("compare", request, *dataflows, *methods)
     return Comparison.of(
         *(evaluate(graph, machine, flow, name, request, command) for name in methods for flow in dataflows)
@@ -143,14 +152,26 @@ def evaluate(
     return results.of_plan(planned, machine, request, command, graph)
 
 
+def _choice(objective: str, mapping: str | Path | None) -> Choice | None:
+    """How tilings are chosen; None for the defaults."""
+    from npusim.mapping import choice
+
+    return choice.choice(objective, mapping) if objective != "cycles" or mapping is not None else None
+
+
+def _limit(size: int | str | None, over: str) -> MemoryLimit | None:
+    from npusim import spill
+
+    return spill.limit(size, over, "memory_limit", "memory_over")
+
+
 def _prepared(
-    step: Any, hardware_: Any, engine: str, energy: str | None, objective: str, mapping: str | Path | None
+    step: Any, hardware_: Any, engine: str, energy: str | None, choice: Choice | None, limit: MemoryLimit | None
 ) -> tuple[StepGraph, Hardware, Request]:
     from npusim import engine as engines
     from npusim import npu
     from npusim import workload as workloads
     from npusim.errors import unknown
-    from npusim.mapping import choice
     from npusim.provenance import Request
 
     if engine not in engines.ENGINES:
@@ -163,9 +184,8 @@ def _prepared(
         asked = step.name
     named = isinstance(hardware_, str | Path)
     machine = npu.load(hardware_) if named else hardware_
-    chosen = choice.choice(objective, mapping) if objective != "cycles" or mapping is not None else None
     name = str(hardware_) if named else machine.name
-    request = Request(asked, name, engine=engine, energy=energy, source=source, choice=chosen)
+    request = Request(asked, name, engine=engine, energy=energy, source=source, memory=limit, choice=choice)
     return step, machine, request
 
 

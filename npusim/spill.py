@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from npusim import memory
-from npusim.errors import CapacityError, NpusimError
+from npusim import config, memory
+from npusim.errors import CapacityError, ConfigError, NpusimError, closest
 from npusim.graph import Op, StepGraph, Tensor, Vector
 from npusim.memory import Lifetime, MemoryPlan
 from npusim.method import MemoryPolicy, Plan
@@ -36,6 +36,27 @@ class MemoryLimit:
 
     bytes: int
     over: str = "error"
+
+
+def limit(size: int | str | None, over: str, size_key: str, over_key: str) -> MemoryLimit | None:
+    """A limit as users write it: bytes, or text such as "96KiB"; None without a size.
+
+    ConfigError names `size_key` or `over_key`, which is what they were called where the user wrote them.
+    """
+    if over not in OVER:
+        raise ConfigError(f"{over_key} {over!r} is not known{closest(over, list(OVER))}; allowed: {', '.join(OVER)}")
+    if size is None:
+        if over != OVER[0]:
+            raise ConfigError(f"{over_key} {over} needs {size_key}")
+        return None
+    shown = str(size).strip()
+    try:
+        found = int(shown) if shown.isdecimal() else config.quantity(shown.replace("KB", "KiB"), "bytes")
+    except ValueError as error:
+        raise ConfigError(f"{size_key} {size!r}: {error}") from None
+    if found < 1:
+        raise ConfigError(f"{size_key} {size!r}: at least 1 byte is needed")
+    return MemoryLimit(found, over)
 
 
 @dataclass

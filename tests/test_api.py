@@ -17,7 +17,7 @@ import npusim
 import npusim.accessor
 import npusim.api
 from npusim import simulation
-from npusim.errors import CatalogueError, ConfigError, NpusimError, ResultsError
+from npusim.errors import CapacityError, CatalogueError, ConfigError, NpusimError, ResultsError
 from npusim.method_runs import compare_methods
 
 ROOT = Path(__file__).parents[1]
@@ -131,6 +131,34 @@ def test_a_method_gives_what_the_table_of_methods_gives(method):
     parts = ["array_cycles", "vector_cycles", "load_stall_cycles", "store_stall_cycles", "drain_cycles"]
     assert step_row[parts].sum() == pytest.approx(step_row.cycles)
     assert 0 < step_row.utilisation <= 1
+
+
+def test_a_memory_limit_is_that_of_the_command_line():
+    peak = npusim.simulate("tiny-cnn").peak_bytes
+    with pytest.raises(CapacityError, match="the memory limit"):
+        npusim.simulate("tiny-cnn", memory_limit=peak - 1)
+    spilled = npusim.simulate("tiny-cnn", memory_limit="100KB", memory_over="spill")
+    assert spilled.peak_bytes <= 102_400 < peak and "aux" in spilled.phases.index
+    assert spilled.manifest["memory_limit"] == {"bytes": 102_400, "over": "spill"}
+    assert npusim.simulate("tiny-cnn", memory_limit=peak).phases.cycles["step"] < spilled.cycles
+    both = npusim.compare("tiny-cnn", methods=["", "last-k:k=1"], memory_limit=102_400, memory_over="spill")
+    assert [run.peak_bytes <= 102_400 for run in both.runs] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "limit, message",
+    [
+        ({"memory_limit": 0}, "memory_limit 0: at least 1 byte is needed"),
+        ({"memory_limit": -5}, "memory_limit -5: must be a whole number of bytes"),
+        ({"memory_limit": True}, "memory_limit True: must be a whole number of bytes"),
+        ({"memory_limit": "1 box"}, "memory_limit '1 box': must be a whole number of bytes"),
+        ({"memory_over": "spill"}, "memory_over spill needs memory_limit"),
+        ({"memory_limit": 1, "memory_over": "spil"}, "memory_over 'spil' is not known (did you mean 'spill'?)"),
+    ],
+)
+def test_a_wrong_memory_limit_is_named(limit, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        npusim.simulate("tiny-cnn", **limit)
 
 
 def test_a_comparison_holds_results_against_the_first(base, fast):

@@ -180,24 +180,9 @@ def step_of(workload: str) -> tuple[Path, StepGraph]:
 
 def memory_limit(size: str | None, over: str) -> MemoryLimit | None:
     """The options --memory-limit and --memory-over together."""
-    from npusim import config, spill
-    from npusim.errors import ConfigError, closest
+    from npusim import spill
 
-    if over not in spill.OVER:
-        known = ", ".join(spill.OVER)
-        raise ConfigError(f"--memory-over {over!r} is not known{closest(over, list(spill.OVER))}; allowed: {known}")
-    if size is None:
-        if over != spill.OVER[0]:
-            raise ConfigError(f"--memory-over {over} needs --memory-limit")
-        return None
-    try:
-        text = size.strip()
-        found = int(text) if text.isdecimal() else config.quantity(text.replace("KB", "KiB"), "bytes")
-    except ValueError as error:
-        raise ConfigError(f"--memory-limit {size!r}: {error}") from None
-    if found < 1:
-        raise ConfigError(f"--memory-limit {size!r}: at least 1 byte is needed")
-    return spill.MemoryLimit(found, over)
+    return spill.limit(size, over, "--memory-limit", "--memory-over")
 
 
 def settings_of(texts: list[str]) -> dict[str, Any]:
