@@ -61,7 +61,7 @@ check: .venv/dev
 bench: .venv/dev
 	$(BIN)/python benchmarks/bench.py
 
-# Simulate every shipped measurement; writes docs/validation.md, fails when a stated bound is passed.
+# Simulate every shipped measurement; writes docs/validation.md, fails when a stated bound is exceeded.
 validate: .venv/base
 	$(BIN)/python validation/run.py
 	$(BIN)/python validation/energy_crosscheck.py

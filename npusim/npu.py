@@ -72,6 +72,7 @@ class ArrayTiming(Model):
 class Array(Model):
     """`rows` x `cols` PEs, one MAC per PE and cycle.
 
+    `rows`: PEs above each other. `cols`: PEs beside each other.
     `fold_overlap`: the next fold is loaded while the present one drains (double-buffered PE registers).
     `pe_registers`: words of dY a PE holds in the reduction-spatial mode; 0 when the array lacks that mode.
     `gating`: PEs with nothing to do are clock-gated (priced by the table's gating fraction, else as active).
@@ -90,7 +91,15 @@ class Array(Model):
 
 
 class Precision(Model):
-    """Bits of every kind of tensor; `arithmetic` is int, fp (IEEE) or bf (bfloat16-like operands, fp accumulation).
+    """Bits of every kind of tensor.
+
+    arithmetic            int, fp (IEEE) or bf (bfloat16-like operands, fp accumulation)
+    activation_bits       of activations, forward and saved
+    weight_bits           of weights as the array reads them
+    gradient_bits         of errors, the gradients of activations
+    weight_gradient_bits  of weight gradients in memory
+    state_bits            of optimizer state, such as momentum
+    accumulator_bits      of partial sums
 
     `multiplier_bits`: width of the multiplier; 0: as wide as the widest operand. A wider operand is cut into pieces of
     that width, and a product takes one pass of the array for every pair of pieces.
@@ -130,7 +139,13 @@ class Precision(Model):
 
 
 class Buffer(Model):
-    """An SRAM of `banks` equal banks that are accessed together, `bytes_per_cycle` in all, reads plus writes."""
+    """An SRAM of equal banks that are accessed together.
+
+    bytes            size, all banks together
+    bytes_per_cycle  through its port, reads plus writes; of all banks together
+    banks            how many; they divide both sizes
+    double_buffered  two slots of half the size: one is filled while the other is used
+    """
 
     bytes: Annotated[Bytes, Field(ge=1, le=2**40)]
     bytes_per_cycle: Annotated[Bytes, Field(ge=1)]
@@ -171,8 +186,9 @@ class Buffers(Model):
 
 
 class DmaRequests(Model):
-    """How a DMA engine moves a block of rows: row by row, in requests of at most `max_bytes`.
+    """How a DMA engine moves a block of rows: row by row, in requests.
 
+    max_bytes           a request, at most
     outstanding         requests in flight at once, in each direction
     overhead_cycles     from the last beat of a request until its place is free again, beyond the memory's latency
     read_start_cycles, write_start_cycles   from the command to the first beat, and from the last answer to idle
@@ -194,8 +210,9 @@ class DmaRequests(Model):
 
 
 class Dma(Model):
-    """DMA channels: how many loads and how many stores may be outstanding at once.
+    """DMA channels, each with one transfer at a time.
 
+    `read_channels`: loads at the same time. `write_channels`: stores at the same time.
     `requests`: how one block transfer is split, for `npusim.dma`; the tile engine takes a transfer as one request.
     """
 
@@ -226,7 +243,12 @@ class DramCommands(Model):
 
 
 class Dram(Model):
-    """External memory. `standard` names its row in the energy table.
+    """External memory.
+
+    standard               its row in the energy table, such as LPDDR4
+    bandwidth_bytes_per_s  of the bus, reads and writes together
+    latency_ns             from the end of a transfer's bus time to its data being there
+    burst_bytes            the smallest transfer; all are rounded up to whole bursts
 
     `model`: ideal is bandwidth and latency; commands simulates every DRAM command of the device in `commands`, and
     bandwidth and latency are then only what tilings are chosen by.
@@ -250,13 +272,18 @@ class Dram(Model):
 
 
 class VectorUnit(Model):
-    """Elementwise unit: `lanes` operations per cycle."""
+    """Elementwise unit. `lanes`: operations per cycle."""
 
     lanes: Count
 
 
 class EnergyKeys(Model):
-    """Which energy table applies, the SRAM cell type and the technology node (the table's own node must agree)."""
+    """Prices of the machine.
+
+    table    a name of `npusim list energy`, or a TOML file
+    cell     SRAM cells: high performance, low operating power or low standby power
+    node_nm  technology node; the table's own must agree
+    """
 
     table: Annotated[str, Field(min_length=1)]
     cell: Literal["hp", "lop", "lstp"]
@@ -264,7 +291,15 @@ class EnergyKeys(Model):
 
 
 class Hardware(Model):
-    """A machine. `source` says where its numbers come from; `crossbar`: weights lie in ReRAM (see `Crossbar`)."""
+    """A machine.
+
+    name         as reports show it
+    description  in a few words
+    source       where its numbers come from
+    clock_hz     of the core: array, vector unit, buffers, DMA
+
+    `crossbar`: weights lie in ReRAM.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     description: str

@@ -40,9 +40,8 @@ def commands() -> str:
             arguments = " ".join(_metavar(p) for p in parameters if p.param_type_name == "argument")
             parts.append(f"## {path}\n\n```text\n{path} {arguments} [OPTIONS]\n```\n\n{about.strip()}\n")
             if parameters:
-                parts.append("| argument or option | default | |\n|---|---|---|")
-                parts.extend(_parameter(p) for p in parameters)
-                parts.append("")
+                rows = [_parameter(p) for p in parameters]
+                parts.append(_table(("argument or option", "default", "meaning"), rows))
             if example:
                 lines = inspect.cleandoc(example.partition("\n")[2])
                 parts.append(f"```bash\n{lines}\n```\n")
@@ -58,14 +57,21 @@ def _metavar(parameter: Any) -> str:
     return name if parameter.required else f"[{name}]"
 
 
-def _parameter(parameter: Any) -> str:
+def _parameter(parameter: Any) -> tuple[str, str, str]:
     if parameter.param_type_name == "argument":
         names = f"`{parameter.metavar or parameter.name.upper()}`"
     else:
         names = ", ".join(f"`{name}`" for name in parameter.opts)
     shown = parameter.show_default if isinstance(parameter.show_default, str) else parameter.default
     default = "" if shown in (None, False, "") or callable(shown) or parameter.required else f"`{shown}`"
-    return f"| {names} | {default} | {_cell(getattr(parameter, 'help', None) or '')} |"
+    return names, default, _cell(getattr(parameter, "help", None) or "")
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A table without its empty columns."""
+    used = [i for i in range(len(header)) if i == 0 or any(row[i] for row in rows)]
+    lines = [[row[i] for i in used] for row in (header, ["---"] * len(header), *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def counters() -> str:
@@ -125,7 +131,7 @@ def _tables(model: type[BaseModel], path: str, optional: bool = False, meaning: 
     parts = [f"**`[{path}]`**{' (may be left out)' if optional else ''}\n"] if path else []
     parts += [f"{paragraph}\n" for paragraph in (meaning, *prose) if paragraph]
     inner: list[tuple[str, type[BaseModel], bool, str]] = []
-    lines = ["| key | takes | default | |", "|---|---|---|---|"]
+    rows: list[tuple[str, ...]] = []
     for key, field in model.model_fields.items():
         nested = _model_of(field.annotation)
         if nested is not None:
@@ -137,9 +143,9 @@ def _tables(model: type[BaseModel], path: str, optional: bool = False, meaning: 
                 continue
         takes = _takes(field.annotation, field.metadata)
         default = "" if field.is_required() else _default(field)
-        lines.append(f"| `{key}` | {takes} | {default} | {_cell(meanings.get(key, ''))} |")
-    if len(lines) > 2:
-        parts.append("\n".join(lines) + "\n")
+        rows.append((f"`{key}`", takes, default, _cell(meanings.get(key, ""))))
+    if rows:
+        parts.append(_table(("key", "takes", "default", "meaning"), rows))
     seen: dict[type[BaseModel], str] = {}
     for name, nested, left_out, meaning in inner:
         if nested in seen:

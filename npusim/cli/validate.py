@@ -116,7 +116,7 @@ def _summary(found: Validation) -> Table:
 def _verdict(summary: Summary) -> str:
     if not summary.simulated:
         return "not simulated"
-    return ("held" if summary.held else "PASSED") if summary.bound else "-"
+    return ("held" if summary.held else "EXCEEDED") if summary.bound else "-"
 
 
 def _remark(row: Row) -> str:

@@ -121,8 +121,18 @@ class DramCommandRow(Sourced):
 class EnergyTable(Model):
     """One table. `register_byte` is one byte written into a register, `index_decode` one mask position found.
 
-    `mux_bit` is one bit through a 2:1 multiplexer. `crossbar` (machines with ReRAM): cell_read, cell_write, dac<bits>,
-    adc<bits> and shift_add, one action each.
+    `mux_bit` is one bit through a 2:1 multiplexer.
+
+    name          as reports show it
+    node_nm       technology node of all prices; the machine's must agree
+    description   in a few words
+    base          a table (name or file) whose prices hold wherever this one gives none
+    mac           multiply-accumulates by number format, such as fp16+fp32
+    adder         additions by number format
+    vector        operations of a vector lane by number format
+    dram          flat price by standard, such as LPDDR4
+    crossbar      machines with ReRAM: cell_read, cell_write, shift_add, dacN and adcN (of N bits), one action each
+    dram_command  prices by DRAM command, by device
     """
 
     name: Annotated[str, Field(min_length=1)]

@@ -43,12 +43,33 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 class _Random(Model):
+    """Points drawn at random, each combined with the whole grid.
+
+    samples  how many draws
+    seed     the same seed draws the same points
+    keys     key and interval of everything that is drawn
+    """
+
     samples: Annotated[int, Field(ge=1, le=MAX_POINTS)]
     seed: Annotated[int, Field(ge=0)] = 0
     keys: dict[str, Any]
 
 
 class _File(Model):
+    """The description of a sweep.
+
+    name         of the store and the pages
+    description  in a few words
+    objectives   what the Pareto front is of, one to three
+    baseline     the dataflow that speedups are held against, at otherwise equal keys
+    timeout_s    of one point, in seconds
+    fixed        key and value, for every point
+    grid         key and values; every combination becomes a point
+    linked       tables of keys and value lists of equal length, which move together
+    points       single points besides, as tables of keys and values
+    constraints  quantity and limit, such as area_mm2 = "<= 8"; machines outside are left out
+    """
+
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     description: str = ""
     objectives: list[str] = Field(default=["cycles", "energy_pj", "area_mm2"])

@@ -28,7 +28,7 @@ def test_rows_summary_and_what_is_not_modelled(tmp_path):
     assert result.output.splitlines()[-1].startswith("not modelled: ")
 
 
-def test_a_passed_bound_is_code_1_and_in_the_json(tmp_path):
+def test_an_exceeded_bound_is_code_1_and_in_the_json(tmp_path):
     path = tmp_path / "cycles.csv"
     path.write_text("\n".join(CYCLES.read_text().splitlines()[:3]).replace(",93,", ",94,") + "\n")
     result = run("rtl", path, "--json")
@@ -36,7 +36,7 @@ def test_a_passed_bound_is_code_1_and_in_the_json(tmp_path):
     assert result.exit_code == 1
     assert (record["kind"], record["held"], len(record["rows"])) == ("rtl", False, 2)
     assert [row["difference"] for row in record["rows"]] == [-1, 0]
-    assert "PASSED" in run("rtl", path).output
+    assert "EXCEEDED" in run("rtl", path).output
 
 
 def test_a_wrong_file_is_the_users_mistake(tmp_path):
