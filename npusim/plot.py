@@ -39,6 +39,8 @@ STYLE: Any = {
 CAPTION_WIDTH = 130
 # Beyond this many times the baseline, bars have a logarithmic axis.
 WIDE = 30
+# More runs than this have a row each, for weight gradients and the whole step only.
+CROWDED = 6
 Panels = Mapping[str, Mapping[str, Mapping[str, float]]]
 ENERGY_UNITS = ((1e12, "J"), (1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ"), (1.0, "pJ"))
 CYCLE_UNITS = ((1e9, "billion cycles"), (1e6, "million cycles"), (1e3, "thousand cycles"), (1.0, "cycles"))
@@ -82,6 +84,8 @@ def svgs(figures: Mapping[str, Figure]) -> dict[str, str]:
 
 def speedup(comparison: Comparison) -> Figure:
     """Grouped bars: speedup and energy gain per phase and for the step, against the first dataflow (line at 1x)."""
+    if len(comparison.runs) > CROWDED:
+        return _speedup_of_many(comparison)
     cells = breakdown.comparison_cells(comparison)
     runs = comparison.runs[1:] or comparison.runs
     # A phase that one of two steps lacks has no bar, one that no other run has no place.
@@ -89,8 +93,7 @@ def speedup(comparison: Comparison) -> Figure:
         phase for phase in breakdown.phases_of(comparison)
         if any(isfinite(cells.get((run.label, phase), {}).get("speedup", nan)) for run in runs)
     ]  # fmt: skip
-    crowded = len(runs) > 5
-    # Inches: a bar as wide as its number is high (crowded: the number is upright).
+    # Inches: a bar as wide as its number.
     figure = _figure(comparison, width=max(9, 1 + 0.18 * len(runs) * len(phases)), height=6.4)
     top, bottom = figure.subplots(2, 1, sharex=True)
     width = 0.8 / len(runs)
@@ -106,15 +109,15 @@ def speedup(comparison: Comparison) -> Figure:
         for x, value in shown:
             # The number of a bar that ends just below the dashed line stands above that line.
             height = 1.0 if 0 < 1 - value < 0.09 * highest and highest <= WIDE else value
-            _number(axes, x, height, f"{value:.2f}" if value < 100 else f"{value:,.0f}", upright=crowded)
+            _number(axes, x, height, _ratio(value))
         axes.axhline(1, color=INK, linewidth=1, linestyle="--")
         if highest > WIDE:
             lowest = min(1.0, *(value for _, value in shown if value > 0))
-            axes.set(yscale="log", ylim=(lowest / 2, highest * (highest / lowest) ** (0.25 if crowded else 0.1)))
+            axes.set(yscale="log", ylim=(lowest / 2, highest * (highest / lowest) ** 0.1))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
         else:
-            axes.set(ylim=(0, (1.25 if crowded else 1.15) * highest))
+            axes.set(ylim=(0, 1.15 * highest))
         axes.set_ylabel(f"{label}, logarithmic" if highest > WIDE else label)
         axes.grid(axis="y")
     base = text.clean(comparison.baseline.label)
@@ -124,6 +127,53 @@ def speedup(comparison: Comparison) -> Figure:
     handles, labels = top.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=min(4, len(labels)))
     return figure
+
+
+def _speedup_of_many(comparison: Comparison) -> Figure:
+    """A row per run: bars of speedup and energy gain, for WGC alone and for the whole step."""
+    cells = breakdown.comparison_cells(comparison)
+    runs, phases = comparison.runs[1:], breakdown.wgc_and_step(comparison)
+    figure = _figure(comparison, width=9, height=1.9 + 0.34 * len(runs))
+    height = 0.8 / len(phases)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, column, label in zip(panels, ("speedup", "energy_gain"), ("speedup (x)", "energy gain (x)"), strict=True):
+        found = {
+            (i, phase): value for i, run in enumerate(runs) for phase in phases
+            if isfinite(value := cells.get((run.label, phase), {}).get(column, nan)) and value > 0
+        }  # fmt: skip
+        highest, lowest = max([1.0, *found.values()]), min([1.0, *found.values()])
+        wide = highest / lowest > WIDE
+        # The number of a bar that ends just left of the dashed line stands right of that line.
+        close = (highest / lowest) ** -0.12 if wide else 1 - 0.12 * highest
+        for k, phase in enumerate(phases):
+            rows = [i for i in range(len(runs)) if (i, phase) in found]
+            at = [i + (k + 0.5) * height - 0.4 for i in rows]
+            values = [found[i, phase] for i in rows]
+            axes.barh(at, values, 0.92 * height, label=breakdown.PHASE_NAMES[phase], **_look(k))
+            for y, value in zip(at, values, strict=True):
+                beside = {"textcoords": "offset points", "va": "center", "fontsize": 7.5}
+                axes.annotate(_ratio(value), (1 if close < value < 1 else value, y), (3, 0), **beside)
+        axes.axvline(1, color=INK, linewidth=1, linestyle="--")
+        if wide:
+            axes.set(xscale="log", xlim=(lowest / 2, highest * (highest / lowest) ** 0.25))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter("")
+        else:
+            axes.set_xlim(0, 1.2 * highest)
+        axes.set_xlabel(f"{label}, logarithmic" if wide else label)
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+    panels[0].set_yticks(range(len(runs)), [broken(run.label) for run in runs])
+    panels[0].set_ylim(len(runs) - 0.4, -0.6)
+    base = text.clean(comparison.baseline.label)
+    figure.suptitle(f"Speedup and energy gain against {base} (dashed line, 1x); higher is better", x=0.01, ha="left",
+                    fontsize=11)  # fmt: skip
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(phases))
+    return figure
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
 
 
 def headroom(comparison: Comparison) -> Figure:
@@ -201,10 +251,9 @@ def _stacks(comparison: Comparison, panels: Panels, title: str, label: str, unit
     return figure
 
 
-def _number(axes: Axes, x: float, y: float, shown: str, upright: bool = False) -> None:
+def _number(axes: Axes, x: float, y: float, shown: str) -> None:
     """A number just above (x, y)."""
-    rotation = 90 if upright else 0
-    axes.annotate(shown, (x, y), (0, 2), textcoords="offset points", ha="center", fontsize=8, rotation=rotation)
+    axes.annotate(shown, (x, y), (0, 2), textcoords="offset points", ha="center", fontsize=8)
 
 
 def _figure(comparison: Comparison, width: float, height: float) -> Figure:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from npusim.results import Result
 
 COLUMNS = 2
-MOST = 8
+MOST, MOST_POINTS = 8, 1200
 
 
 def points(result: Result) -> pd.DataFrame:
@@ -52,11 +52,16 @@ def bytes_per_cycle(hardware: Hardware) -> float:
 
 
 def figure(results: Sequence[Result]) -> Figure:
-    """A panel per result, at most MOST; MACs as dots, operations of the vector unit as crosses, colours are phases."""
+    """A panel per result, at most MOST and while they have MOST_POINTS points; MACs as dots, operations of the vector
+    unit as crosses, colours are phases."""
     from matplotlib.figure import Figure
 
-    left_out = f" (the first {MOST} of {len(results)} runs)" if len(results) > MOST else ""
-    results = results[:MOST]
+    total, shown = 0, 0
+    for result in results[:MOST]:
+        total += len(result.layers)
+        shown += total <= MOST_POINTS or shown < 2
+    left_out = f" (the first {shown} of {len(results)} runs)" if len(results) > shown else ""
+    results = results[:shown]
     rows = -(-len(results) // COLUMNS)
     columns = min(COLUMNS, len(results))
     drawn = Figure(figsize=(9, 0.9 + (4.4 if columns == 1 else 3.3) * rows), layout="constrained")

@@ -4,7 +4,7 @@
 |----------------|------------------------------------------------------------------------------------------|
 | layers.csv     | one row per operation, `Result.layers`                                                   |
 | phases.csv     | sums per phase and for the step, `Result.phases`                                         |
-| energy.csv     | energy of every operation by component and action, `Result.actions`; not read back       |
+| energy.csv     | pJ of every operation, a column `component.action`; six digits; not read back            |
 | units.csv      | how every unit spent the step, `Result.units`                                            |
 | memory.csv     | bytes alive in every operation, `Result.memory`                                          |
 | comparison.csv | of several runs: speedup and energy gain, `Comparison.table`                             |
@@ -47,8 +47,8 @@ SCHEMA = 1
 def files(result: Result | Comparison) -> dict[str, str]:
     """Name -> content of every file."""
     runs = (result,) if isinstance(result, Result) else result.runs
-    found = {f"{name}.csv": csv_text(_joined(runs, name)) for name in (*TABLES, "actions")}
-    found["energy.csv"] = found.pop("actions.csv")
+    found = {f"{name}.csv": csv_text(_joined(runs, name)) for name in TABLES}
+    found["energy.csv"] = csv_text(_energy(runs))
     if isinstance(result, Comparison):
         found["comparison.csv"] = csv_text(result.table.reset_index())
     return {**found, "manifest.json": json_text(manifest(result))}
@@ -98,13 +98,37 @@ def _checked(record: dict[str, Any], path: Path) -> dict[str, Any]:
     return record
 
 
-def _joined(runs: tuple[Result, ...], name: str) -> pd.DataFrame:
-    """One table of all runs; of several runs, the first column says which."""
+def _energy(runs: tuple[Result, ...]) -> pd.DataFrame:
+    """One row per operation: picojoules of every action, six digits; actions that cost nothing anywhere are left out.
+
+    One row per operation and action (`Result.actions`) would say each name twenty times and hold counts of layers.csv.
+    """
     import pandas as pd
 
+    frames = []
+    for run in runs:
+        head = [name for name in ("part", "share", "phase", "name") if name in run.layers]
+        spent = {f"{price.component}.{price.action}": run.layers[price.work] * price.pj for price in
+                 run.facts.prices.actions}  # fmt: skip
+        shown = {name: [float(f"{pj:.6g}") for pj in column] for name, column in spent.items()}
+        frames.append(run.layers[head].join(pd.DataFrame(shown, run.layers.index)))
+    table = _labelled(runs, frames)
+    actions = [name for name in table if "." in str(name)]
+    return table.drop(columns=[name for name in actions if not table[name].any()])
+
+
+def _joined(runs: tuple[Result, ...], name: str) -> pd.DataFrame:
+    """One table of all runs."""
     frames = [getattr(run, name) for run in runs]
     if name in _INDEX:
         frames = [frame.reset_index(names=_INDEX[name]) for frame in frames]
+    return _labelled(runs, frames)
+
+
+def _labelled(runs: tuple[Result, ...], frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """The frames as one; of several runs, the first column says which."""
+    import pandas as pd
+
     if len(runs) == 1:
         return frames[0]
     frames = [frame.copy() for frame in frames]

@@ -135,3 +135,32 @@ def test_very_different_speedups_have_a_logarithmic_axis_and_missing_phases_no_p
     assert top.get_yscale() == "log" and top.get_ylabel() == "speedup (x), logarithmic"
     assert top.containers[0][0].get_height() == base.phases.cycles["forward"]
     assert top.get_ylim()[0] > 0 and top.get_ylim()[1] > base.phases.cycles["forward"]
+
+
+@pytest.fixture(scope="module")
+def many():
+    """Eight runs, more than a group of bars can hold; one is far slower."""
+    flows = ["dense-os", "dense-ws", "dense-is", "selective-row", "channel-skipping", "reduction-spatial", "column-set"]
+    found = api.compare(small_step(), dataflows=flows)
+    slow = found.baseline.hardware.replace({"dram.bandwidth_bytes_per_s": "50MB/s"})
+    return Comparison.of(*found.runs, api.simulate(small_step(), slow))
+
+
+def test_many_runs_have_a_row_each(many):
+    figure = plot.drawn(plot.speedup, many)
+    cells = breakdown.comparison_cells(many)
+    for axes, column in zip(figure.axes, ("speedup", "energy_gain"), strict=True):
+        for bars, phase in zip(axes.containers, ("grad_weight", "step"), strict=True):
+            expected = [cells[run.label, phase][column] for run in many.runs[1:]]
+            assert [bar.get_width() for bar in bars] == pytest.approx(expected)
+        assert [list(line.get_xdata()) for line in axes.lines] == [[1, 1]]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
+        plot.broken(run.label) for run in many.runs[1:]
+    ]
+    assert figure.axes[0].get_xlabel() == "speedup (x), logarithmic"
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for axes in figure.axes:
+        boxes = [text.get_window_extent(renderer) for text in axes.texts]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+        line = axes.transData.transform((1, 0))[0]
+        assert not any(box.x0 < line < box.x1 for box in boxes)

@@ -3,12 +3,13 @@
 import csv
 import io
 import itertools
+import json
 import os
 import re
 import shutil
 import subprocess
 from dataclasses import replace
-from html import escape
+from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -287,3 +288,37 @@ def test_page_looks_like_itself_in_both_themes(comparison, html, theme, tmp_path
         assert pixels.shape[:2] == (4000, 1200) and 0.6 < is_paper.mean() < 0.99
         # Text and figures reach far down, and nothing is wider than the page.
         assert (~is_paper).any(axis=1)[:3500].mean() > 0.5 and is_paper[:, -10:].mean() > 0.97
+
+
+def test_more_rows_than_a_browser_sorts_are_the_longest_ones(comparison, monkeypatch):
+    monkeypatch.setattr(page, "MOST_ROWS", 12)
+    text = html_of(comparison)
+    table = re.search(r"<table[^>]*layer-table.*?</table>", text, re.DOTALL)[0]
+    assert table.count("<tr>") == 12 + 1  # four of each run, and the header
+    for run in comparison.runs:
+        longest = run.layers.nlargest(4, "cycles", keep="first").sort_index()
+        shown = [line for line in table.splitlines() if f"<tr><td>{run.label}<td>" in line]
+        assert [f"<td>{escape(name)}<td>{phase}<td>" in line for name, phase, line in zip(
+            longest.name, longest.phase, shown, strict=True)] == [True] * 4  # fmt: skip
+    share = min(run.layers.cycles.nlargest(4).sum() / run.layers.cycles.sum() for run in comparison.runs)
+    assert f"Only the 4 longest operations of each run: {100 * share:.1f} % of its cycles or more" in table
+
+
+def test_parameters_of_later_runs_are_those_that_differ(comparison):
+    wide = api.simulate(small_step(), comparison.baseline.hardware.replace({"array.rows": 32}))
+    text = unescape(re.search(r"<pre tabindex=0>(.*?)</pre>", html_of(comparison.baseline.compare(wide)), re.DOTALL)[1])
+    first, second = json.loads(text)["runs"]
+    assert first["hardware"]["array"]["rows"] == 16 and "prices" in first
+    assert second["hardware"] == {"array": {"rows": 32}}
+
+
+@pytest.mark.slow
+def test_a_report_of_every_method_stays_small(tmp_path):
+    """A report that one sends by mail: less than 1 MB, whatever was compared."""
+    methods = ["", "last-k:k=1", "bias-only", "swu:density=0.1", "sparcl", "packnet", "piggyback", "da3"]
+    many = api.compare("mbv2-w0.35", methods=methods)
+    many.save(tmp_path)
+    html = html_of(many)
+    assert sum(len(run.layers) for run in many.runs) > page.MOST_ROWS
+    assert len(html.encode()) < 10**6 and (tmp_path / "energy.csv").stat().st_size < 10**6
+    assert html == html_of(api.read(tmp_path))

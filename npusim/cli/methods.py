@@ -56,7 +56,8 @@ def compare(
         print(report.json_text(record), end="")
         return
     print_table(_table(rows, f"Training methods: {graph.name} on {machine.name}, {flow}"))
-    print_lines([f"left out: {reason}" for reason in found.misfits.values()])
+    # The first line says why; the others, each parameter concerned, are in `left_out` of the JSON and of manifest.json.
+    print_lines([f"left out: {reason.splitlines()[0].removesuffix(':')}" for reason in found.misfits.values()])
 
 
 def _names(listing: str) -> list[str]:

@@ -43,6 +43,8 @@ LIMITS = {
     "compute": "MACs", "vector": "vector", "dram": "DRAM", "a_port": "port a", "b_port": "port b",
     "mask_port": "port mask", "critical_path": "chain",
 }  # fmt: skip
+# Of more operations than this, the longest of every run are listed: a browser takes seconds to sort more rows.
+MOST_ROWS = 2500
 LAYERS_EXPLAINED = (
     "Limit: the largest lower bound of the operation, be it the MACs, the vector unit, the DRAM bus, a buffer's port "
     "or the longest chain of loads, tiles and stores that wait for each other. Stalled: every cycle in which "
@@ -192,13 +194,24 @@ def _layers(comparison: Comparison) -> str:
     several = len(comparison.runs) > 1
     names = [text.clean(run.label) for run in comparison.runs]
     rows = []
+    cut = MOST_ROWS // len(names) if sum(len(run.layers) for run in comparison.runs) > MOST_ROWS else None
+    covered = 1.0
     for name, run in zip(names, comparison.runs, strict=True):
-        for cells, limit in zip(report.layer_table(run).rows, run.layers.bound, strict=True):
-            shown = (*cells[:5], LIMITS.get(str(limit), str(limit)), *cells[5:])
+        longest = run.layers.cycles.nlargest(cut or len(run.layers), keep="first")
+        covered = min(covered, longest.sum() / max(1, run.layers.cycles.sum()))
+        listed = report.layer_table(run).rows
+        for at in sorted(longest.index):
+            limit = str(run.layers.bound[at])
+            shown = (*listed[at][:5], LIMITS.get(limit, limit), *listed[at][5:])
             rows.append(_row((name, *shown) if several else shown))
     header = LAYER_HEADER if several else LAYER_HEADER[1:]
     phases = [phase for phase in breakdown.phases_of(comparison) if phase != breakdown.STEP]
     caption = "One row per operation" + (" and run" if several else "") + "; in the order of the step until sorted"
+    if cut is not None:
+        caption += (
+            f". Only the {cut} longest operations of each run: {text.percent(covered)} of its cycles or more; "
+            "layers.csv has all"
+        )
     return (
         _sentences(LAYERS_EXPLAINED)
         + '<div class="controls" id="controls" hidden>'
@@ -245,6 +258,21 @@ def _provenance(manifest: dict[str, Any]) -> str:
         f"Hardware digest: {manifest['hardware']['digest']}",
         f"Code digest: {manifest['code_sha256']}",
     ]
-    full = escape(json.dumps(manifest, indent=2, ensure_ascii=True, default=str))
+    first, *others = manifest["runs"]
+    runs = [first, *({"label": other["label"], **_differing(other, first)} for other in others)]
+    full = escape(json.dumps({**manifest, "runs": runs}, indent=1, ensure_ascii=True, default=str))
+    summary = "Full parameters (JSON" + ("; of later runs what differs from the first)" if others else ")")
     items = "".join(f"<li><code>{_safe(line)}</code></li>" for line in lines)
-    return f"<ul>{items}</ul><details><summary>Full parameters (JSON)</summary><pre tabindex=0>{full}</pre></details>"
+    return f"<ul>{items}</ul><details><summary>{summary}</summary><pre tabindex=0>{full}</pre></details>"
+
+
+def _differing(value: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """What of `value` is not the same in `base`, table by table."""
+    found: dict[str, Any] = {}
+    for key, mine in value.items():
+        theirs = base.get(key)
+        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+            found |= {key: inner} if (inner := _differing(mine, theirs)) else {}
+        elif mine != theirs:
+            found[key] = mine
+    return found

@@ -48,8 +48,21 @@ def test_every_unit_of_work_is_in_the_actions_once_per_component(result):
 
 def test_energy_csv_holds_the_actions(result):
     table = pd.read_csv(io.StringIO(saved.files(result)["energy.csv"]))
-    assert table.pj.sum() == pytest.approx(result.energy_pj, rel=1e-9)
-    assert list(table.columns) == ["phase", "name", "component", "action", "work", "count", "pj"]
+    assert list(table.columns[:2]) == ["phase", "name"] and len(table) == len(result.layers)
+    actions = result.actions.assign(column=result.actions.component + "." + result.actions.action)
+    assert set(table.columns[2:]) == set(actions.column)
+    sums = actions.groupby("column").pj.sum()
+    assert table[sums.index].sum().to_numpy() == pytest.approx(sums.to_numpy(), rel=1e-5)
+    assert table.drop(columns=["phase", "name"]).sum(axis=1).to_numpy() == pytest.approx(
+        result.layers.energy_pj.to_numpy(), rel=1e-5
+    )
+
+
+def test_energy_csv_of_several_runs_names_them(result):
+    both = result.compare(npusim.simulate("tiny-cnn", "mcu-8x8", method="instance-filtering"))
+    table = pd.read_csv(io.StringIO(saved.files(both)["energy.csv"]))
+    assert list(table.columns[:3]) == ["run", "phase", "name"] and {"part", "share"} <= set(table.columns)
+    assert table.run.value_counts().to_dict() == {run.label: len(run.layers) for run in both.runs}
 
 
 def test_low_confidence_is_named(result):
