@@ -87,6 +87,7 @@ from npusim.engine._dram_state import (
     open_row,
     push_entry,
     refresh_tick,
+    refresh_unit,
     retire,
     unlink_entry,
 )
@@ -108,12 +109,8 @@ def precharge(s, ch, b, t):
 @kernel
 def refresh_bank_queues(s, ch, t):
     """The pending refresh's next command if it may issue at `t`; returns -1 when issued, else when it could."""
-    unit = s.chan[ch, REF_HEAD]
-    per_rank = s.cfg[N_BANKS] // s.cfg[N_RANKS]
-    if s.cfg[REF_PER_BANK]:
-        first, last, cmd = unit, unit + 1, REFB
-    else:
-        first, last, cmd = unit * per_rank, (unit + 1) * per_rank, REF
+    first, last = refresh_unit(s, ch)
+    cmd = REFB if s.cfg[REF_PER_BANK] else REF
     ready = NEVER
     pre = FAR
     for b in range(first, last):
@@ -271,10 +268,7 @@ def tick_bank_queues(s, ch, t):
     high = 0
     kind = NOTHING
     if s.chan[ch, REF_PENDING] > 0:
-        unit = s.chan[ch, REF_HEAD]
-        per_rank = s.cfg[N_BANKS] // s.cfg[N_RANKS]
-        size = 1 if s.cfg[REF_PER_BANK] else per_rank
-        low, high = unit * size, (unit + 1) * size
+        low, high = refresh_unit(s, ch)
         pending = s.chan[ch, REF_PENDING]
         r = refresh_bank_queues(s, ch, t)
         if r < 0:

@@ -8,7 +8,7 @@ slots of `entry` and are linked per bank and pool in `queue`. Everything that is
 |---|---|---|
 | `cfg` | `N_CFG` | policy, sizes, latencies |
 | `amap` | 6, 6 | per field (channel .. column): shift, mask, shift and mask of a second piece, its place, XOR shift |
-| `delay` | 4, command, command | earliest distance, same bank / same group / same rank / another rank; `NEVER` = none |
+| `delay` | 5, command, command | earliest distance, same bank, group or rank, another rank or bank; `NEVER` = none |
 | `geom` | bank, 2 | rank and bank group (counted over the channel) of a bank |
 | `chan` | channel, `N_CHAN` | scalars of one channel |
 | `ready_bank`, `ready_group`, `ready_rank` | channel, unit, command | earliest clock by what was issued to the unit |
@@ -46,7 +46,7 @@ HASH_MASK = 2047
 # Commands. PREA is precharge-all, REFB a per-bank refresh, RDA and WRA precharge themselves.
 ACT, PRE, RD, WR, REF, REFB, PREA, RDA, WRA = range(9)
 N_CMD = 9
-SAME_BANK, SAME_GROUP, SAME_RANK, OTHER_RANK = range(4)
+SAME_BANK, SAME_GROUP, SAME_RANK, OTHER_RANK, OTHER_BANK = range(5)
 CHANNEL, RANK, GROUP, BANK, ROW, COLUMN = range(6)
 
 # cfg
@@ -401,10 +401,34 @@ def refresh_tick(s, ch, t):
         s.chan[ch, REF_PENDING] += s.cfg[REF_BATCH]
 
 
+@inlined
+def refresh_unit(s, ch):
+    """First bank of the pending refresh, and the bank after its last.
+
+    Per-bank refreshes go through a rank with the bank group as the fastest index.
+    """
+    unit = s.chan[ch, REF_HEAD]
+    per_rank = s.cfg[N_BANKS] // s.cfg[N_RANKS]
+    if s.cfg[REF_PER_BANK] == 0:
+        return unit * per_rank, (unit + 1) * per_rank
+    place = unit % per_rank
+    groups = s.cfg[N_GROUPS]
+    b = unit - place + place % groups * s.cfg[BANKS_PER_GROUP] + place // groups
+    return b, b + 1
+
+
 @kernel
 def issue_refresh(s, ch, b, cmd, t):
     """Issue the pending refresh `cmd` of which `b` is a bank."""
     constrain(s, ch, b, cmd, t)
+    if cmd == REFB:
+        per_rank = s.cfg[N_BANKS] // s.cfg[N_RANKS]
+        first = s.geom[b, 0] * per_rank
+        for other in range(first, first + per_rank):
+            if other != b:
+                for c in range(N_CMD):
+                    at = t + s.delay[OTHER_BANK, cmd, c]
+                    s.ready_bank[ch, other, c] = max(s.ready_bank[ch, other, c], at)
     s.stats[ch, C_REFB if cmd == REFB else C_REF] += 1
     s.chan[ch, REF_PENDING] -= 1
     units = s.cfg[N_BANKS] if s.cfg[REF_PER_BANK] else (s.cfg[N_RANKS] if s.cfg[REF_ALL_RANKS] else 1)

@@ -16,14 +16,17 @@ from npusim.engine import _dram_state as st
 from npusim.errors import ConfigError
 
 COMMANDS = ("ACT", "PRE", "RD", "WR", "REF", "REFB", "PREA", "RDA", "WRA")
-SCOPES = ("bank", "group", "rank", "other_rank")
+SCOPES = ("bank", "group", "rank", "other_rank", "other_bank")
 FIELDS = ("channel", "rank", "group", "bank", "row", "column")
 POLICIES = ("bank_queues", "pools", "bank_machines")
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """`after` may follow `before` no earlier than `cycles` later, when both go to the same `scope`."""
+    """`after` may follow `before` no earlier than `cycles` later, when both go to the same `scope`.
+
+    The scope other_bank, another bank of the rank, is known after REFB only.
+    """
 
     scope: str
     before: str
@@ -147,6 +150,11 @@ class DramConfig:
         trc, tras, trp = d[st.ACT, st.ACT], d[st.ACT, st.PRE], d[st.PRE, st.ACT]
         if 0 < trc < tras + trp - 1 and tras > 0 and trp > 0:
             bad.append(f"tRC = {trc} is less than tRAS = {tras} + tRP = {trp}")
+        bad += [
+            f"constraint {c}: the scope other_bank is known after REFB only"
+            for c in self.constraints
+            if c.scope == "other_bank" and c.before != "REFB"
+        ]
         if self.policy.kind not in POLICIES:
             bad.append(f"policy.kind = {self.policy.kind!r}; known: {', '.join(POLICIES)}")
         return bad

@@ -120,8 +120,10 @@ def _dramsim3_constraints(t: dict[str, int], hbm: bool, groups: int, protocol: s
            "rfc_bank": 0}  # fmt: skip
     same = {k[1:].lower(): v for k, v in t.items() if k.startswith("t")}
     rc = t["tRAS"] + t["tRP"]
-    refresh_bank = [("ACT", "REFB", rc), ("REFB", "ACT", t["tRFC"]), ("REFB", "REFB", t["tREFI"])]
-    return jedec_constraints(same | own, groups) + [Constraint("rank", *row) for row in refresh_bank]
+    # A per-bank refresh leaves its own bank free and keeps the others waiting (src/timing.cc, src/channel_state.cc).
+    refresh_bank = [("rank", "ACT", "REFB", rc), ("other_bank", "REFB", "ACT", t["tRFC"]),
+                    ("other_bank", "REFB", "REFB", t["tREFI"])]  # fmt: skip
+    return jedec_constraints(same | own, groups) + [Constraint(*row) for row in refresh_bank]
 
 
 def read_yaml(text: str) -> Any:

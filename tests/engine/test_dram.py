@@ -18,9 +18,11 @@ from npusim.engine.dram import COMMANDS, Constraint, Dram, DramConfig
 from npusim.engine.dram_standards import load_standard, standards
 from npusim.errors import CatalogueError, ConfigError
 from npusim.validate.dram import find_config, summarise, validate_dram
+from npusim.validate.dram_readers import read_dramsim3
 from npusim.validate.dram_streams import bursts, digest
 
 DATA = Path(__file__).parents[1] / "data" / "dram"
+VALIDATION = Path(__file__).parents[2] / "validation"
 
 
 def dram(name: str = "ddr4-3200", controller: str = "dramsim3-like", **kw: object) -> Dram:
@@ -120,6 +122,25 @@ def test_per_bank_refresh_leaves_other_banks_alone() -> None:
     run = d.result()
     assert run.counts["REF"] == 0
     assert run.counts["REFB"] == pytest.approx(run.cycles / (6246 // 8), abs=1)
+
+
+def test_a_per_bank_refresh_of_dramsim3_holds_back_the_other_banks_only(tmp_path: Path) -> None:
+    # src/timing.cc: REFRESH_BANK constrains ACTIVATE of the other banks by tRFC = 560 clocks, its own bank by nothing.
+    text = (DATA / "configs" / "ddr4_3200_col.ini").read_text()
+    path = tmp_path / "bank.ini"
+    path.write_text(text.replace("RANK_LEVEL_STAGGERED", "BANK_LEVEL_STAGGERED"))
+    s = Dram(read_dramsim3(path)).state
+    order = []
+    for _ in range(6):
+        b, after = st.refresh_unit(s, 0)
+        assert after == b + 1
+        order.append(b)
+        st.issue_refresh(s, 0, b, st.REFB, 100)
+    assert order == [0, 4, 8, 12, 1, 5]
+    fresh = Dram(read_dramsim3(path)).state
+    st.issue_refresh(fresh, 0, 0, st.REFB, 100)
+    assert st.earliest(fresh, 0, 0, st.ACT) <= 100
+    assert [st.earliest(fresh, 0, b, st.ACT) for b in (1, 4, 15)] == [660, 660, 660]
 
 
 def test_outstanding_limit_serialises_a_requester() -> None:
@@ -265,10 +286,24 @@ def test_summary_has_a_line_per_simulator(subset) -> None:  # type: ignore[no-un
     assert set(summarise(subset).sim.str.split("-").str[0]) == {"DRAMsim3", "Ramulator", "DRAMSys"}
 
 
+def test_configurations_of_any_shape_agree() -> None:
+    folder = VALIDATION / "dram"
+    table = validate_dram(folder / "measured.csv", folder / "configs", select="^var_")
+    assert len(table) == 40
+    assert table.trace_ok.all()
+    assert (table.cycles_simulated == table.cycles_measured).all()
+    counted = table[table.counted]
+    assert len(counted) > 25
+    assert (counted.acts_simulated == counted.acts_measured).all()
+    assert counted.row_hit_rate_error.abs().max() < 1e-5
+    assert counted.latency_error.abs().max() < 1e-5
+    assert counted.energy_error.abs().max() < 1e-5
+
+
 @pytest.mark.slow
 @pytest.mark.validation
 def test_all_measured_rows_agree() -> None:
-    folder = Path(__file__).parents[2] / "validation" / "dram"
+    folder = VALIDATION / "dram"
     table = validate_dram(folder / "measured.csv", folder / "configs")
     summary = summarise(table)
     assert table.trace_ok.all()
