@@ -49,10 +49,16 @@ def run(program: TileProgram, capacity: np.ndarray, engine: str = "fast", memory
     times over).
     """
     most = MAX_CYCLES if memory is None else MAX_CYCLES // MEMORY_FACTOR // max(memory.clocks.as_integer_ratio())
-    if float(program.cycles.sum(dtype=np.float64)) + float(program.tail.sum(dtype=np.float64)) >= most:
+    longest = float(program.cycles.max(initial=0)) + float(program.tail.max(initial=0))
+    if longest * program.kind.size >= most and _all_cycles(program) >= most:
         raise TooLongError(f"the program could take more than {most:,} cycles, the most that can be counted exactly")
     if engine == "fast":
         from npusim.engine import fast as chosen
     else:
         from npusim.engine import reference as chosen  # type: ignore[no-redef]
     return Schedule(*chosen.schedule(program, capacity, memory))
+
+
+def _all_cycles(program: TileProgram) -> float:
+    """All service times together."""
+    return float(program.cycles.sum(dtype=np.float64)) + float(program.tail.sum(dtype=np.float64))

@@ -9,12 +9,13 @@ import numpy as np
 from npusim.engine import _dram_kernels as dram
 from npusim.engine._dram_state import FAR, N_DONE, X_DONE, DramState
 from npusim.jit import njit
-from npusim.program import DMA_READ, DMA_WRITE, DRAM
+from npusim.program import DMA_READ, DMA_WRITE, DRAM, FENCE, LOAD, STORE, UNIT_OF_KIND
 
-NO_UNIT = 255
 # What a running slot waits for: the end of service on the bus, or the end of the task.
 BUS_DONE, TASK_DONE = 0, 1
 FREE = -1
+NOBODY = -1
+NOT_ENDED = -1
 
 
 class MemoryState(NamedTuple):
@@ -125,42 +126,20 @@ def heap_pop(heap, base, size):
 
 
 @njit
-def successors(dep_ptr, dep_idx):
-    """Reverse the CSR dependencies: successors of task i are idx[ptr[i] : ptr[i + 1]], ascending."""
-    n = dep_ptr.size - 1
-    ptr = np.zeros(n + 1, np.int64)
-    for e in range(dep_idx.size):
-        ptr[dep_idx[e] + 1] += 1
-    for i in range(n):
-        ptr[i + 1] += ptr[i]
-    at = ptr[:-1].copy()
-    idx = np.empty(dep_idx.size, np.int32)
-    for i in range(n):
-        for e in range(dep_ptr[i], dep_ptr[i + 1]):
-            d = dep_idx[e]
-            idx[at[d]] = i
-            at[d] += 1
-    return ptr, idx
+def events(first, last, now, kind, cycles, tail, dep_ptr, dep_idx, capacity, start, bus, end, memory):
+    """Fill `start` (unit granted), `bus` (DRAM bus granted) and `end` of tasks [first, last); returns tasks ended.
 
-
-@njit
-def schedule(unit, cycles, tail, dep_ptr, dep_idx, capacity, start, bus, end, memory):
-    """Fill `start` (unit granted), `bus` (DRAM bus granted) and `end` of every task; returns tasks ended.
-
-    unit uint8[n] (NO_UNIT for a fence), capacity int64[5]; the other columns as in TileProgram. `memory` is a
-    MemoryState, or None for the DRAM bus of `ideal` memory; the compiler drops what belongs to the other one.
+    All units are free in cycle `now`, in which every task before `first` has ended. capacity int64[5] in the
+    order of program.UNIT_NAMES; columns as in TileProgram. `memory` is a MemoryState, or None for the DRAM bus
+    of `ideal` memory; the compiler drops what belongs to the other one.
     The order of effects inside one cycle is the time rule: everything that ends or becomes ready first,
     until nothing changes; then one grant per free unit to its oldest request; then again.
     """
-    n = unit.size
-    succ_ptr, succ_idx = successors(dep_ptr, dep_idx)
-    waiting = np.empty(n, np.int32)
     units = capacity.size
     base = np.zeros(units + 1, np.int64)
-    for i in range(n):
-        waiting[i] = dep_ptr[i + 1] - dep_ptr[i]
-        if unit[i] != NO_UNIT:
-            base[unit[i] + 1] += 1
+    for i in range(first, last):
+        if kind[i] != FENCE:
+            base[UNIT_OF_KIND[kind[i]] + 1] += 1
     base[DRAM + 1] = capacity[DMA_READ] + capacity[DMA_WRITE]
     for u in range(units):
         base[u + 1] += base[u]
@@ -173,70 +152,79 @@ def schedule(unit, cycles, tail, dep_ptr, dep_idx, capacity, start, bus, end, me
     run_stage = np.empty(slots, np.uint8)
     running = 0
     moving = 0
-    # Tasks whose dependencies have ended; fences end on the spot, so this is a stack, not a loop over n.
-    stack = np.empty(n, np.int32)
-    depth = 0
-    for i in range(n - 1, -1, -1):
-        if waiting[i] == 0:
-            stack[depth] = i
-            depth += 1
-    now = 0
+    # A task waits in the list of one dependency that has not ended (`waiter` of it, then `behind`); when that one
+    # ends it goes to the next such list. Fences that are ready form a list of their own: they end on the spot.
+    waiter = np.full(last - first, NOBODY, np.int32)
+    behind = np.empty(last - first, np.int32)
+    fences = NOBODY
+    for i in range(first, last):
+        end[i] = NOT_ENDED
+        nearest = -1
+        for e in range(dep_ptr[i], dep_ptr[i + 1]):
+            nearest = max(nearest, dep_idx[e])
+        if nearest >= first:
+            behind[i - first] = waiter[nearest - first]
+            waiter[nearest - first] = i
+        elif kind[i] == FENCE:
+            behind[i - first] = fences
+            fences = i
+        else:
+            u = UNIT_OF_KIND[kind[i]]
+            queued[u] = heap_push(heap, base[u], queued[u], i)
     ended = 0
     while True:
         while True:
             # Request phase.
-            i = 0
-            while i < running:
-                if run_time[i] != now:
-                    i += 1
-                    continue
-                task = run_task[i]
-                if run_stage[i] == BUS_DONE:
-                    free[DRAM] += 1
-                    run_stage[i] = TASK_DONE
-                    run_time[i] = now + tail[task]
-                    continue
-                running -= 1
-                run_time[i], run_task[i], run_stage[i] = run_time[running], run_task[running], run_stage[running]
-                free[unit[task]] += 1
-                if memory is not None and (unit[task] == DMA_READ or unit[task] == DMA_WRITE):
-                    free_channel(memory, task)
+            r = 0
+            while fences != NOBODY or r < running:
+                if fences != NOBODY:
+                    task = fences
+                    fences = behind[task - first]
+                    start[task] = now
+                    bus[task] = now
+                    if memory is not None:
+                        note(memory, task)
+                else:
+                    if run_time[r] != now:
+                        r += 1
+                        continue
+                    task = run_task[r]
+                    if run_stage[r] == BUS_DONE:
+                        free[DRAM] += 1
+                        run_stage[r] = TASK_DONE
+                        run_time[r] = now + tail[task]
+                        continue
+                    running -= 1
+                    run_time[r], run_task[r], run_stage[r] = run_time[running], run_task[running], run_stage[running]
+                    free[UNIT_OF_KIND[kind[task]]] += 1
+                    if memory is not None and (kind[task] == LOAD or kind[task] == STORE):
+                        free_channel(memory, task)
                 end[task] = now
                 ended += 1
-                for e in range(succ_ptr[task], succ_ptr[task + 1]):
-                    s = succ_idx[e]
-                    waiting[s] -= 1
-                    if waiting[s] == 0:
-                        stack[depth] = s
-                        depth += 1
-            while depth > 0:
-                depth -= 1
-                task = stack[depth]
-                u = unit[task]
-                if u != NO_UNIT:
-                    queued[u] = heap_push(heap, base[u], queued[u], task)
-                    continue
-                start[task] = now
-                bus[task] = now
-                end[task] = now
-                ended += 1
-                if memory is not None:
-                    note(memory, task)
-                for e in range(succ_ptr[task], succ_ptr[task + 1]):
-                    s = succ_idx[e]
-                    waiting[s] -= 1
-                    if waiting[s] == 0:
-                        stack[depth] = s
-                        depth += 1
-            # Grant phase.
-            granted = False
+                waiting = waiter[task - first]
+                while waiting != NOBODY:
+                    i, waiting = waiting, behind[waiting - first]
+                    e = dep_ptr[i]
+                    while e < dep_ptr[i + 1] and end[dep_idx[e]] != NOT_ENDED:
+                        e += 1
+                    if e < dep_ptr[i + 1]:
+                        behind[i - first] = waiter[dep_idx[e] - first]
+                        waiter[dep_idx[e] - first] = i
+                    elif kind[i] == FENCE:
+                        behind[i - first] = fences
+                        fences = i
+                    else:
+                        u = UNIT_OF_KIND[kind[i]]
+                        queued[u] = heap_push(heap, base[u], queued[u], i)
+            # Grant phase. Another round follows when there is something left for it.
+            again = False
             for u in range(units):
                 if free[u] == 0 or queued[u] == 0:
                     continue
-                granted = True
                 free[u] -= 1
                 queued[u] = heap_pop(heap, base[u], queued[u])
                 task = heap[base[u] + queued[u]]
+                again = again or (free[u] > 0 and queued[u] > 0)
                 if u == DRAM:
                     bus[task] = now
                 else:
@@ -248,13 +236,15 @@ def schedule(unit, cycles, tail, dep_ptr, dep_idx, capacity, start, bus, end, me
                             moving += 1
                             continue
                         queued[DRAM] = heap_push(heap, base[DRAM], queued[DRAM], task)
+                        again = True
                         continue
                     bus[task] = now
+                again = again or cycles[task] == 0
                 run_time[running] = now + cycles[task]
                 run_task[running] = task
                 run_stage[running] = BUS_DONE if u == DRAM else TASK_DONE
                 running += 1
-            if not granted:
+            if not again:
                 break
         following = earliest(run_time, running)
         if memory is not None:

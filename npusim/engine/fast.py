@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from npusim.engine import _kernels
+from npusim.engine import _kernels, _segments
 from npusim.engine.memory import COUNTED, STATS, Memory, final_counts
-from npusim.program import DMA_READ, DMA_WRITE, UNIT_OF_KIND, TileProgram
+from npusim.program import DMA_READ, DMA_WRITE, TileProgram
 
 
 def schedule(
@@ -14,12 +14,10 @@ def schedule(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
     """Start (unit granted), bus (DRAM bus granted) and end of every task, int64 each; what `memory` counted."""
     n = program.kind.size
-    start, bus, end = (np.zeros(n, np.int64) for _ in range(3))
+    start, bus, end = (np.empty(n, np.int64) for _ in range(3))
     state = _state(program, capacity, memory) if memory else None
-    ended = _kernels.schedule(
-        UNIT_OF_KIND[program.kind], program.cycles, program.tail, program.dep_ptr, program.dep_idx, capacity,
-        start, bus, end, state,
-    )  # fmt: skip
+    columns = (program.kind, program.cycles, program.tail, program.dep_ptr, program.dep_idx, capacity, start, bus, end)
+    ended = _segments.schedule(*columns) if state is None else _kernels.events(0, n, 0, *columns, state)
     if ended != n:
         raise RuntimeError(f"the fast engine ended {ended} of {n} tasks")
     if not memory or not state:

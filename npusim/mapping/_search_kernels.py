@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npusim.engine import _kernels as engine_kernels
+from npusim.engine import _segments
 from npusim.jit import njit
 from npusim.mapping import _kernels
 from npusim.program import LOAD, STORE
@@ -124,7 +124,7 @@ def tables(shape, tiling, busy):
 
 
 @njit
-def simulate(shape, memory, slots, capacity, unit_of_kind, tiling, busy):
+def simulate(shape, memory, slots, capacity, tiling, busy):
     """(cycles, bytes moved in whole bursts, tasks) of the problem alone with this tiling."""
     g_class, a_bytes, b_bytes, out_bytes, cycles = tables(shape, tiling, busy)
     none = np.zeros_like(out_bytes)
@@ -132,12 +132,12 @@ def simulate(shape, memory, slots, capacity, unit_of_kind, tiling, busy):
         bool(tiling[SWAP]), g_class, a_bytes, b_bytes, none, out_bytes, none, cycles, slots
     )
     n = len(tasks)
-    unit, served, tail = np.empty(n, np.uint8), np.empty(n, np.int64), np.zeros(n, np.int64)
+    kinds, served, tail = np.empty(n, np.uint8), np.empty(n, np.int64), np.zeros(n, np.int64)
     dep_ptr, dep_idx = np.zeros(n + 1, np.int64), np.empty(n * deps.shape[1], np.int32)
     edges, moved = 0, 0
     for i in range(n):
         kind = tasks[i, _kernels.KIND]
-        unit[i], served[i] = unit_of_kind[kind], tasks[i, _kernels.CYCLES]
+        kinds[i], served[i] = kind, tasks[i, _kernels.CYCLES]
         if kind in (LOAD, STORE):
             whole = (tasks[i, _kernels.BYTES] + memory.burst_bytes - 1) // memory.burst_bytes * memory.burst_bytes
             moved += whole
@@ -148,13 +148,13 @@ def simulate(shape, memory, slots, capacity, unit_of_kind, tiling, busy):
                 dep_idx[edges] = deps[i, d]
                 edges += 1
         dep_ptr[i + 1] = edges
-    start, bus, end = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
-    engine_kernels.schedule(unit, served, tail, dep_ptr, dep_idx[:edges], capacity, start, bus, end, None)
+    start, bus, end = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
+    _segments.schedule(kinds, served, tail, dep_ptr, dep_idx[:edges], capacity, start, bus, end)
     return end.max(), moved, n
 
 
 @njit
-def evaluate(shape, memory, slots, capacity, unit_of_kind, tilings, busy, bounds, task_counts, budget):
+def evaluate(shape, memory, slots, capacity, tilings, busy, bounds, task_counts, budget):
     """Cycles and bytes moved of `tilings` int64 [k, 7], in their order; -1 where one was not simulated.
 
     A tiling is left out when its lower bound `bounds` int64[k] cannot beat the fewest cycles so far, or when its
@@ -165,7 +165,7 @@ def evaluate(shape, memory, slots, capacity, unit_of_kind, tilings, busy, bounds
     for i in range(len(tilings)):
         if bounds[i] >= best or task_counts[i] > budget:
             continue
-        found[0, i], found[1, i], tasks = simulate(shape, memory, slots, capacity, unit_of_kind, tilings[i], busy[i])
+        found[0, i], found[1, i], tasks = simulate(shape, memory, slots, capacity, tilings[i], busy[i])
         best = min(best, found[0, i])
         budget -= tasks
     return found

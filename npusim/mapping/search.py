@@ -32,7 +32,6 @@ from npusim.mapping.candidates import Candidates, described, fitting, footprints
 from npusim.mapping.choice import Objective
 from npusim.mapping.problem import Problem
 from npusim.mapping.tiling import Tiling, image_span, tap_lines, tile_cycles
-from npusim.program import UNIT_OF_KIND
 
 if TYPE_CHECKING:
     from npusim.masks import Mask
@@ -127,7 +126,7 @@ def simulate(
     buffers = hw.buffers
     slots = np.array([b.slots for b in (buffers.a, buffers.b, buffers.accumulator, buffers.mask)])
     return kernels.evaluate(
-        _shape(problem, hw), _memory(hw), slots, unit_capacity(hw), UNIT_OF_KIND, tilings, busy, bounds,
+        _shape(problem, hw), _memory(hw), slots, unit_capacity(hw), tilings, busy, bounds,
         2 * found.steps, budget,
     )  # fmt: skip
 
