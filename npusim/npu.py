@@ -283,11 +283,15 @@ class EnergyKeys(Model):
     table    a name of `npusim list energy`, or a TOML file
     cell     SRAM cells: high performance, low operating power or low standby power
     node_nm  technology node; the table's own must agree
+    sram_outside
+             buffers whose banks are outside the CACTI figures: an error, or extrapolated by the power law of the two
+             nearest points, which every report then says
     """
 
     table: Annotated[str, Field(min_length=1)]
     cell: Literal["hp", "lop", "lstp"]
     node_nm: Annotated[int, Field(ge=3, le=250)]
+    sram_outside: Literal["error", "power-law"] = "error"
 
 
 class Hardware(Model):

@@ -148,7 +148,8 @@ def _memory(name: str, buffer: Buffer, hardware: Hardware, table: EnergyTable, f
         macro = sram.Macro(*cacti.macro(program, *place, ports), program.source)
     else:
         try:
-            macro = figures.macro(*place, rules.outside, rules.node_rule, ports)
+            outside = sram.POWER_LAW if sram.POWER_LAW in (keys.sram_outside, rules.outside) else "error"
+            macro = figures.macro(*place, outside, rules.node_rule, ports)
         except ConfigError as error:
             raise ConfigError(
                 f"buffers.{name} (bytes = {buffer.bytes}, bytes_per_cycle = {buffer.bytes_per_cycle}, "

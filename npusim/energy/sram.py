@@ -149,10 +149,10 @@ class SramTable:
             nearest = low if value < low else high
             text = f"SRAM bank {what} = {value:.12g} is outside the CACTI figures, {low} to {high} (nearest: {nearest})"
             if outside != POWER_LAW:
-                raise ConfigError(f'{text}; choose [sram] outside = "{POWER_LAW}" in the energy table to extrapolate')
+                raise ConfigError(f'{text}; energy.sram_outside = "{POWER_LAW}" of the machine chooses to extrapolate')
             if not low / factor <= value <= high * factor:
                 raise ConfigError(f"{text}; the power law is trusted from {low // factor} to {high * factor}")
-            notes.append(f"{text}: extrapolated by the power law of the two nearest points (low confidence)")
+            notes.append(f"{text}: extrapolated by the power law of the two nearest points, as chosen (low confidence)")
         return notes
 
 

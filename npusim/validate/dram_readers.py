@@ -9,6 +9,7 @@ from __future__ import annotations
 import configparser
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +26,58 @@ def bits(n: int) -> int:
 
 
 class _Ini:
-    """Typed access to an .ini with DRAMsim3's defaults; comments start with # or ;."""
+    """Typed access to an .ini with DRAMsim3's defaults; comments start with # or ;. A key without a value is absent."""
 
     def __init__(self, path: Path) -> None:
-        self.parser = configparser.ConfigParser(inline_comment_prefixes=("#", ";"), strict=False)
-        self.parser.optionxform = str  # type: ignore[assignment,method-assign]
-        self.parser.read(path)
+        self.name = path.name
+        self.parser = configparser.ConfigParser(inline_comment_prefixes=("#", ";"), interpolation=None)
+        try:
+            self.parser.read_string(path.read_text(encoding="utf-8"))
+        except (configparser.Error, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path.name}: {str(error).splitlines()[0]}") from None
 
     def get(self, section: str, key: str, default: str = "") -> str:
-        return self.parser.get(section, key, fallback=default)
+        return self.parser.get(section, key, fallback="") or default
 
-    def integer(self, section: str, key: str, default: int) -> int:
-        return int(self.get(section, key, str(default)))
+    def wrong(self, section: str, key: str, allowed: str) -> ConfigError:
+        return ConfigError(f"{self.name}, [{section}]: {key} = {self.get(section, key)} {allowed}")
+
+    def integer(self, section: str, key: str, default: int, least: int = 0) -> int:
+        text = self.get(section, key, str(default))
+        if not re.fullmatch(r"[0-9]{1,12}", text) or int(text) < least:
+            raise self.wrong(section, key, f"must be a whole number, {least} or more")
+        return int(text)
+
+    def power_of_two(self, section: str, key: str, default: int) -> int:
+        value = self.integer(section, key, default, 1)
+        if value & (value - 1):
+            raise self.wrong(section, key, "must be a power of two: the address map cuts addresses into bits")
+        return value
 
     def real(self, section: str, key: str, default: float) -> float:
-        return float(self.get(section, key, str(default)))
+        try:
+            value = float(self.get(section, key, str(default)))
+        except ValueError:
+            value = -1.0
+        if not 0 <= value < 1e9:
+            raise self.wrong(section, key, "must be a number, 0 or more")
+        return value
 
     def flag(self, section: str, key: str, default: bool) -> bool:
-        return self.get(section, key, str(default)).lower() in ("true", "yes", "on", "1")
+        return self.choice(section, key, str(default).lower(), _TRUE + _FALSE, str.lower) in _TRUE
+
+    def choice(
+        self, section: str, key: str, default: str, known: tuple[str, ...], form: Callable[[str], str] = str
+    ) -> str:
+        value = form(self.get(section, key, default))
+        if value not in known:
+            raise self.wrong(section, key, f"is not modelled; only {', '.join(known)}")
+        return value
 
 
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+_PROTOCOLS = ("DDR3", "DDR4", "LPDDR", "LPDDR3", "LPDDR4", "HBM", "HBM2")
+_REFRESHES = ("RANK_LEVEL_STAGGERED", "RANK_LEVEL_SIMULTANEOUS", "BANK_LEVEL_STAGGERED")
 _TIMING_DEFAULTS = {
     "AL": 0, "CL": 12, "CWL": 12, "tCCD_L": 6, "tCCD_S": 4, "tRTRS": 2, "tRTP": 5, "tWTR_L": 5, "tWTR_S": 5, "tWR": 10,
     "tRP": 10, "tRRD_L": 4, "tRRD_S": 4, "tRAS": 24, "tRCD": 10, "tRFC": 74, "tRFCb": 20, "tREFI": 7800, "tREFIb": 1950,
@@ -53,42 +86,55 @@ _TIMING_DEFAULTS = {
 
 
 def read_dramsim3(path: Path) -> DramConfig:
-    """A DRAMsim3 .ini with its controller: per-bank command queues, row-hit cap 4, write drain, staggered refresh."""
+    """A DRAMsim3 .ini with its controller: per-bank command queues, row-hit cap 4, write drain, staggered refresh.
+
+    Keys that DRAMsim3 does not use are passed over, as it does; ConfigError names the key of what is not modelled.
+    """
     ini = _Ini(path)
-    protocol = ini.get("dram_structure", "protocol", "DDR3")
-    hbm = protocol.startswith("HBM") and protocol != "HMC"
-    if protocol.startswith("GDDR") or protocol == "HMC":
-        raise ConfigError(f"{path.name}: protocol = {protocol} is not modelled; use DDR3, DDR4, LPDDR*, HBM or HBM2")
-    if ini.get("system", "queue_structure", "PER_BANK") != "PER_BANK":
-        raise ConfigError(f"{path.name}: queue_structure must be PER_BANK")
-    if ini.flag("system", "enable_self_refresh", False):
-        raise ConfigError(f"{path.name}: enable_self_refresh is not modelled")
-    groups = ini.integer("dram_structure", "bankgroups", 2)
-    per_group = ini.integer("dram_structure", "banks_per_group", 2)
+    protocol = ini.choice("dram_structure", "protocol", "DDR3", _PROTOCOLS)
+    hbm = protocol.startswith("HBM")
+    ini.choice("system", "queue_structure", "PER_BANK", ("PER_BANK",))
+    ini.choice("system", "enable_self_refresh", "false", _FALSE, str.lower)
+    groups = ini.power_of_two("dram_structure", "bankgroups", 2)
+    per_group = ini.power_of_two("dram_structure", "banks_per_group", 2)
     if not ini.flag("dram_structure", "bankgroup_enable", True):
         groups, per_group = 1, groups * per_group
-    rows = ini.integer("dram_structure", "rows", 1 << 16)
-    columns = ini.integer("dram_structure", "columns", 1 << 10) * (2 if hbm else 1)
-    width = ini.integer("dram_structure", "device_width", 8)
-    bl = ini.integer("dram_structure", "BL", 8)
-    bus = ini.integer("system", "bus_width", 64)
-    channels = ini.integer("system", "channels", 1)
+    rows = ini.power_of_two("dram_structure", "rows", 1 << 16)
+    columns = ini.power_of_two("dram_structure", "columns", 1 << 10) * (2 if hbm else 1)
+    width = ini.power_of_two("dram_structure", "device_width", 8)
+    bl = ini.power_of_two("dram_structure", "BL", 8)
+    if bl < 2 or bl > columns:
+        raise ini.wrong("dram_structure", "BL", f"must be from 2 to the columns of a row, columns = {columns}")
+    bus = ini.power_of_two("system", "bus_width", 64)
+    if bus < max(width, 8):
+        raise ini.wrong("system", "bus_width", f"must be 8 or more and at least device_width = {width}")
+    channels = ini.power_of_two("system", "channels", 1)
     devices = bus // width
     mib_per_rank = columns * width // 8 * (rows // 1024) // 1024 * groups * per_group * devices
     size = ini.integer("system", "channel_size", 1024)
-    ranks = 1 if mib_per_rank > size else size // mib_per_rank
-    t = {k: ini.integer("timing", k, v) for k, v in _TIMING_DEFAULTS.items()}
+    ranks = 1 if mib_per_rank > size else size // max(mib_per_rank, 1)
+    if mib_per_rank == 0 or ranks & (ranks - 1):
+        raise ini.wrong(
+            "system", "channel_size", f"must be a power of two of ranks; a rank has {mib_per_rank} MiB (rows, columns)"
+        )
+    t = _dramsim3_timing(ini, groups)
     t["burst"] = bl // 2
     widths = {"ch": bits(channels), "ra": bits(ranks), "bg": bits(groups), "ba": bits(per_group), "ro": bits(rows),
               "co": bits(columns) - bits(bl)}  # fmt: skip
     order = re.findall("..", ini.get("system", "address_mapping", "chrobabgraco"))
-    ref = ini.get("system", "refresh_policy", "RANK_LEVEL_STAGGERED")
+    if sorted(order) != sorted(widths):
+        raise ini.wrong("system", "address_mapping", f"must hold each of {', '.join(widths)} once")
+    ref = ini.choice("system", "refresh_policy", _REFRESHES[0], _REFRESHES)
     intervals = {"RANK_LEVEL_STAGGERED": t["tREFI"] // ranks, "RANK_LEVEL_SIMULTANEOUS": t["tREFI"]}
     interval = intervals.get(ref, t["tREFIb"])
-    trans = ini.integer("system", "trans_queue_size", 32)
+    if interval < 1:
+        raise ini.wrong("timing", "tREFIb" if ref not in intervals else "tREFI", f"leaves no time between refreshes "
+                        f"({ranks} ranks)")  # fmt: skip
+    trans = ini.integer("system", "trans_queue_size", 32, 1)
     policy = Policy(
-        "bank_queues", trans, trans, ini.integer("system", "cmd_queue_size", 16), 4, trans, 8,
-        ini.flag("system", "unified_queue", False), ini.get("system", "row_buf_policy", "OPEN_PAGE") == "CLOSE_PAGE",
+        "bank_queues", trans, trans, ini.integer("system", "cmd_queue_size", 16, 1), 4, trans, 8,
+        ini.flag("system", "unified_queue", False),
+        ini.choice("system", "row_buf_policy", "OPEN_PAGE", ("OPEN_PAGE", "CLOSE_PAGE")) == "CLOSE_PAGE",
         dual_bus=hbm and ini.flag("dram_structure", "hbm_dual_cmd", True),
     )  # fmt: skip
     return DramConfig(
@@ -98,6 +144,17 @@ def read_dramsim3(path: Path) -> DramConfig:
         Refresh(interval, interval, 1, ref == "BANK_LEVEL_STAGGERED", ref == "RANK_LEVEL_STAGGERED"),
         policy, _dramsim3_currents(ini, t, devices), (), f"{path.name}, DRAMsim3",
     )  # fmt: skip
+
+
+def _dramsim3_timing(ini: _Ini, groups: int) -> dict[str, int]:
+    """The [timing] section; ConfigError when a distance within a bank group is less than one between groups."""
+    t = {k: ini.integer("timing", k, v) for k, v in _TIMING_DEFAULTS.items()}
+    for key in ("tCCD", "tRRD", "tWTR"):
+        if groups > 1 and t[f"{key}_L"] < t[f"{key}_S"]:
+            raise ini.wrong("timing", f"{key}_L", f"must not be less than {key}_S = {t[f'{key}_S']}")
+    if t["tRCD"] < t["AL"]:
+        raise ini.wrong("timing", "tRCD", f"must not be less than AL = {t['AL']}")
+    return t
 
 
 def _dramsim3_currents(ini: _Ini, t: dict[str, int], devices: int) -> Currents:
@@ -195,7 +252,14 @@ def map_fields(text: str) -> tuple[tuple[str, int], ...]:
 
 def read_ramulator(path: Path, address_map: str) -> DramConfig:
     """A Ramulator 2.1 system description; the address map is not part of it (the front end applies it)."""
-    controllers = read_yaml(path.read_text())["memory_system"]["controllers"]
+    try:
+        return _ramulator(path, address_map)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path.name}: not a system description of Ramulator 2.1: {error!r}") from None
+
+
+def _ramulator(path: Path, address_map: str) -> DramConfig:
+    controllers = read_yaml(path.read_text(encoding="utf-8"))["memory_system"]["controllers"]
     c = controllers[0]
     dram = c["dram"]
     standard = dram["impl"]
@@ -258,6 +322,14 @@ _LPDDR4_COMMAND_CYCLES = (("ACT", 4), ("PRE", 2), ("PREA", 2), ("RD", 4), ("WR",
 
 def read_dramsys(spec: Path, controller: Path, mapping: Path) -> DramConfig:
     """A DRAMSys memory specification, controller configuration and address mapping (LPDDR4)."""
+    try:
+        return _dramsys(spec, controller, mapping)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        names = ", ".join(path.name for path in (spec, controller, mapping))
+        raise ConfigError(f"one of {names} is not a configuration of DRAMSys 5: {error!r}") from None
+
+
+def _dramsys(spec: Path, controller: Path, mapping: Path) -> DramConfig:
     memory = json.loads(spec.read_text())["memspec"]
     mc = json.loads(controller.read_text())["mcconfig"]
     if memory["memoryType"] != "LPDDR4":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -135,11 +135,49 @@ def _conv(p: dict[str, Any], rng: np.random.Generator, target: int) -> Iterator[
 KINDS = {"streams": _streams, "tile": _tile, "gather": _gather, "random": _random, "gemm": _gemm, "conv": _conv}
 
 
+# Keys of every kind: whole numbers above 0; the others are looked at by themselves.
+_SIZES = {
+    "streams": ("chunk",), "tile": ("stride", "tw", "th"), "gather": ("row",), "random": ("gran",),
+    "gemm": ("M", "N", "K", "tm", "tn", "tk", "il"), "conv": ("H", "W", "Cc", "Ko", "th", "il"),
+}  # fmt: skip
+
+
+def check(params: object) -> None:
+    """ConfigError for parameters that define no stream; names the key."""
+    if not isinstance(params, dict) or params.get("kind") not in KINDS:
+        kind = params.get("kind") if isinstance(params, dict) else params
+        raise ConfigError(f"stream kind {kind!r}; known: {', '.join(KINDS)}")
+    kind = params["kind"]
+    bad = [f"{key} = {params.get(key)!r} must be a whole number from 1 to {SPAN}" for key in _SIZES[kind]
+           if type(params.get(key)) is not int or not 0 < params[key] <= SPAN]  # fmt: skip
+    if kind == "streams":
+        bases, writes = params.get("bases"), params.get("writes")
+        if not _flags(writes) or not isinstance(bases, list) or len(bases) != len(writes) or not bases:
+            bad.append("bases and writes must be lists of equal length, writes of 0 and 1")
+        elif any(type(base) is not int or not 0 <= base < 1 << 40 for base in bases):
+            bad.append(f"bases = {bases} must be addresses")
+    if kind == "tile":
+        bad += [] if _flags([params.get("write")]) else [f"write = {params.get('write')!r} must be 0 or 1"]
+        bad += [] if type(params.get("base", 0)) is int else [f"base = {params['base']!r} must be an address"]
+    for key in {"gather": ("density",), "random": ("wfrac",)}.get(kind, ()):
+        value = params.get(key)
+        number = isinstance(value, int | float) and 0 <= value <= 1
+        if not number or (key == "density" and not value):
+            bad.append(f"{key} = {value!r} must be a share, up to 1")
+    if kind == "gather" and params.get("order") not in ("asc", "shuf"):
+        bad.append(f"order = {params.get('order')!r} must be asc or shuf")
+    if bad:
+        raise ConfigError(f"stream {kind}: " + "; ".join(bad))
+
+
+def _flags(values: object) -> TypeGuard[list[int]]:
+    return isinstance(values, list) and all(type(v) in (int, bool) and v in (0, 1) for v in values)
+
+
 def bursts(params: dict[str, Any], seed: int, target: int, burst_bytes: int) -> tuple[np.ndarray, np.ndarray]:
     """(byte address of each burst, whether it writes) of a stream of about `target` bytes."""
+    check(params)
     kind = params["kind"]
-    if kind not in KINDS:
-        raise ConfigError(f"stream kind {kind!r}; known: {', '.join(KINDS)}")
     rng = np.random.Generator(np.random.PCG64(seed))
     flat = np.fromiter(chain.from_iterable(KINDS[kind](params, rng, target)), np.int64)
     addr, size, write = flat.reshape(-1, 3).T

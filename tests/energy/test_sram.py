@@ -101,7 +101,7 @@ def test_outside_the_table_is_an_error_that_states_the_range(figures):
         figures.macro(4096, 32, "hp", 45)
     assert str(caught.value) == (
         "SRAM bank size in bytes = 4096 is outside the CACTI figures, 8192 to 8388608 (nearest: 8192); "
-        'choose [sram] outside = "power-law" in the energy table to extrapolate'
+        'energy.sram_outside = "power-law" of the machine chooses to extrapolate'
     )
     with pytest.raises(ConfigError, match=r"word width in bits = 1024 .* 32 to 512 \(nearest: 512\)"):
         figures.macro(8192, 1024, "hp", 45)
