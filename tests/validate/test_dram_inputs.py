@@ -21,7 +21,11 @@ DATA = Path(__file__).parents[1] / "data" / "dram"
         ("rows = 65536", "rows = 60000", "[dram_structure]: rows = 60000 must be a power of two"),
         ("protocol = DDR4", "protocol = DDR7", "[dram_structure]: protocol = DDR7 is not modelled; only DDR3, DDR4"),
         ("BL = 8", "BL = 2048", "BL = 2048 must be from 2 to the columns of a row, columns = 1024"),
-        ("rochrababgco", "rochrababgba", "address_mapping = rochrababgba must hold each of ch, ra, bg, ba, ro, co once"),
+        (
+            "rochrababgco",
+            "rochrababgba",
+            "address_mapping = rochrababgba must hold each of ch, ra, bg, ba, ro, co once",
+        ),
         ("PER_BANK", "PER_RANK", "queue_structure = PER_RANK is not modelled; only PER_BANK"),
         ("tRCD = 22", "tRCD = 13.75", "[timing]: tRCD = 13.75 must be a whole number, 0 or more"),
         ("tCCD_L = 8", "tCCD_L = 2", "tCCD_L = 2 must not be less than tCCD_S = 4"),
