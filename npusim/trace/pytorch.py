@@ -20,7 +20,8 @@ from torch.utils.flop_counter import flop_registry
 from npusim.errors import CaptureError, NpusimError, closest
 from npusim.graph import Conv, StepGraph, Tensor, Vector
 from npusim.masks import Mask
-from npusim.trace.products import PRODUCTS, Call, named_like_a_product
+from npusim.trace.handlers import HANDLERS
+from npusim.trace.products import Call, named_like_a_product
 from npusim.trace.recorder import Frame, Recorder
 from npusim.trace.vectors import tensors_in, vector
 
@@ -99,7 +100,7 @@ class _Mode(TorchDispatchMode):
     def record(self, call: Call, func: Any) -> None:
         if not any(True for _ in tensors_in((call.args, tuple(call.kwargs.values()), call.out))):
             return
-        if handler := PRODUCTS.get(call.op):
+        if handler := HANDLERS.get(call.op):
             handler(self.rec, call)
         elif product_like(func):
             self.rec.unseen.append(f"{call.op} in {call.where or 'the step'}")
@@ -204,7 +205,7 @@ def finish(
         listing = "\n  ".join(dict.fromkeys(rec.unseen))
         raise CaptureError(
             f"the step runs operations whose matrix products cannot be seen:\n  {listing}\n"
-            "run attention under torch.nn.attention.sdpa_kernel(SDPBackend.MATH), recurrent layers under "
+            "run such attention under torch.nn.attention.sdpa_kernel(SDPBackend.MATH), recurrent layers under "
             "torch.backends.mkldnn.flags(enabled=False), and write other products with nn.Linear, nn.Conv2d or matmul"
         )
     if not products:

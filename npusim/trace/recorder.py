@@ -142,6 +142,12 @@ class Recorder:
         self._add_tensor(name, value, role, grad_of)
         return name
 
+    def invent(self, base: str, shape: tuple[int, ...], kind: str, like: str, grad_of: str = "") -> str:
+        """Name of a value that the framework keeps inside one of its operations; it has the type of tensor `like`."""
+        name = self.unique(base)
+        self.tensors[name] = Tensor(name, shape, kind, self.tensors[like].dtype, grad_of)
+        return name
+
     def gradient_of(self, value: torch.Tensor, output: str) -> str:
         """Name of the gradient `value` that the backward of an operation with `output` reads."""
         name = self.use(value, "gradient", f"{output}.grad" if output else "grad", output)

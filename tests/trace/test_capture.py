@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -17,6 +20,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from trace_models import MobileNet, ResNet18, Vgg, training_step  # noqa: E402
 
 from npusim import trace  # noqa: E402
+from npusim.trace import attention  # noqa: E402
+from npusim.trace.products import Call  # noqa: E402
+from npusim.trace.recorder import Recorder  # noqa: E402
 
 
 def captured(model, shape, **options):
@@ -252,13 +258,38 @@ def test_attention_with_the_math_backend():
     assert one(graph, "norm", "grad_input").outputs[-2:] == ("norm.weight.grad", "norm.bias.grad")
 
 
+def products_of(graph):
+    return Counter((op.phase, op.kind, op.dims.batch, *sorted((op.dims.m, op.dims.n, op.dims.k)))
+                   for op in graph.ops if op.kind == "matmul")  # fmt: skip
+
+
+def test_fused_attention_is_what_the_math_backend_computes():
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        fused = captured(Attention(), (3, 5, 8))
+    with sdpa_kernel(SDPBackend.MATH):
+        written_out = captured(Attention(), (3, 5, 8))
+    assert products_of(fused) == products_of(written_out)
+    softmax = [(op.phase, op.dims.elements) for op in fused.ops if op.kind == "softmax"]
+    assert softmax == [("forward", 3 * 2 * 5 * 5), ("grad_input", 3 * 2 * 5 * 5)]
+    by_name = {op.name: op for op in fused.phase("forward")}
+    assert by_name["attention"].inputs == (by_name["attention.softmax"].outputs[0], "qkv:y")
+    assert fused.tensors["attention.scores:y"].shape == (6, 5, 5)
+    backward = [op for op in fused.phase("grad_input") if op.name.startswith("attention")]
+    assert [op.name for op in backward] == ["attention"] * 2 + ["attention.softmax"] + ["attention.scores"] * 2
+    # dQ, dK and dV are what the backward of the projection reads.
+    made = {name for op in backward for name in op.outputs} - {f"attention.{p}:y.grad" for p in ("scores", "softmax")}
+    read = {name for op in fused.phase("grad_input") if op not in backward for name in op.inputs}
+    assert len(made) == 3 and made <= read
+
+
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")
-def test_fused_attention_and_lstm_fail_and_say_what_to_do():
-    with (
-        pytest.raises(CaptureError, match=r"_scaled_dot_product.*\n.*SDPBackend\.MATH"),
-        sdpa_kernel(SDPBackend.FLASH_ATTENTION),
-    ):
-        captured(Attention(), (3, 5, 8))
+def test_attention_that_is_not_expanded_and_lstm_fail_and_say_what_to_do():
+    call = Call("_scaled_dot_product_flash_attention_for_cpu", (*(torch.zeros(1, 2, 3, 4),) * 3, 0.1, False), {},
+                torch.zeros(1, 2, 3, 4), False, None, False)  # fmt: skip
+    for args in (call.args, (torch.zeros(1, 4, 3, 4), *call.args[1:3])):
+        rec = Recorder(nn.Identity(), "step")
+        attention.attention(rec, replace(call, args=args))
+        assert "with dropout, or fewer heads of keys than queries" in rec.unseen[0] and not rec.ops
 
     class Recurrent(nn.Module):
         def __init__(self):

@@ -53,6 +53,30 @@ def test_it_is_the_step_that_a_live_capture_records(name):
     assert work(trace.import_file(DATA / name)) == work(captured)
 
 
+@pytest.mark.parametrize("name", ["et-attention.json.gz", "profiler-attention.json.gz"])
+def test_fused_attention_is_expanded(name):
+    step = trace.import_file(DATA / name)
+    # 2 sequences x 2 heads; 6 tokens, 8 features per head: every product has 6 x 6 x 8 MACs each.
+    products = [op for op in step.ops if op.kind == "matmul"]
+    assert [(op.phase, op.name) for op in products] == [
+        ("forward", "attention.scores"), ("forward", "attention"), *[("grad_input", "attention")] * 2,
+        *[("grad_input", "attention.scores")] * 2,
+    ]  # fmt: skip
+    assert all(op.macs == 4 * 6 * 6 * 8 for op in products) and step.meta["skipped"] == []
+    softmax = [(op.phase, op.dims.elements) for op in step.ops if op.kind == "softmax"]
+    assert softmax == [("forward", 4 * 6 * 6), ("grad_input", 4 * 6 * 6)]
+    assert simulate(step, npu.load("edge-16x16")).layers.macs_done.sum() == sum(op.macs for op in step.ops)
+
+
+@pytest.mark.parametrize("name", ["et-attention.json.gz", "profiler-attention.json.gz"])
+def test_fused_attention_is_that_of_a_live_capture(name):
+    pytest.importorskip("torch")
+    import trace_models as models
+
+    captured = trace.capture_static(models.FusedAttentionNet, (2, 6, 16), optimizer="momentum")
+    assert work(trace.import_file(DATA / name)) == work(captured)
+
+
 def test_an_execution_trace_says_which_tensor_is_which():
     step = trace.from_execution_trace(DATA / "et.json.gz")
     ops = {(op.name, op.phase): op for op in step.ops if op.macs}

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from npusim.errors import TraceError
+from npusim.trace import attention
 from npusim.trace.imports.pytorch_replay import COMPOSITE, WEIGHTS
 from npusim.trace.products import Call, conv_dims
 from npusim.trace.vectors import pool_dims, tensors_in
@@ -24,11 +25,12 @@ GRADIENTS = {
     "convolution_backward": (1, 2), "native_batch_norm_backward": (1, 2, 2), "cudnn_batch_norm_backward": (0, 2, 2),
     "native_layer_norm_backward": (1, 5, 5), "native_group_norm_backward": (1, 4, 4),
     "max_pool2d_with_indices_backward": (1,), "avg_pool2d_backward": (1,), "_adaptive_avg_pool2d_backward": (1,),
-    "nll_loss_backward": (1,), "nll_loss2d_backward": (1,),
+    "nll_loss_backward": (1,), "nll_loss2d_backward": (1,), attention.BACKWARD: (1, 2, 3),
 }  # fmt: skip
 # Forward operations whose first operands are the data that their backward operation reads at these positions.
 SAVED = {"convolution_backward": ((1, 0), (2, 1)), "native_batch_norm_backward": ((1, 0), (2, 1)),
-         "native_layer_norm_backward": ((1, 0), (5, 2), (6, 3))}  # fmt: skip
+         "native_layer_norm_backward": ((1, 0), (5, 2), (6, 3)),
+         attention.BACKWARD: ((1, 0), (2, 1), (3, 2))}  # fmt: skip
 
 
 def identify(events: list[Event], path: str) -> None:
@@ -149,6 +151,9 @@ class _Guess:
                 return self.new(like, [1 if i in axes else n for i, n in enumerate(a)])
             case "sum" | "mean" | "nll_loss_forward" | "nll_loss2d_forward":
                 return self.new(like, ())
+            case attention.FORWARD:
+                rows, width = a[:-1], args[2].shape[-1]
+                return self.new(like, (*rows, width)), self.new(like, rows)
             case "native_layer_norm" | "native_group_norm":
                 rows = args[0].numel() // max(args[2].numel(), 1) if op == "native_layer_norm" else a[0]
                 return tuple(self.new(like, shape) for shape in (a, (rows,), (rows,)))

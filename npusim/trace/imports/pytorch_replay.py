@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from npusim.errors import NpusimError, TraceError
 from npusim.graph import Conv, Op, StepGraph, Tensor, Vector
-from npusim.trace.products import PRODUCTS, Call, named_like_a_product
+from npusim.trace.handlers import HANDLERS
+from npusim.trace.products import Call, named_like_a_product
 from npusim.trace.recorder import Frame, Recorder
 from npusim.trace.vectors import tensors_in, vector
 
@@ -83,7 +84,7 @@ def replay(
         listing = "\n  ".join(skipped[:20])
         raise TraceError(
             f"{path}: holds matrix products that npusim does not know:\n  {listing}\n"
-            "record attention under torch.nn.attention.sdpa_kernel(SDPBackend.MATH) and recurrent layers under "
+            "record such attention under torch.nn.attention.sdpa_kernel(SDPBackend.MATH) and recurrent layers under "
             "torch.backends.mkldnn.flags(enabled=False), or leave such operations out with --skip-unknown"
         )
     _updates(rec, steps, path, model.changed)
@@ -117,7 +118,7 @@ def chosen(roots: list[Event]) -> Iterator[Event]:
         if event.name.startswith(("Optimizer.step#", "Optimizer.zero_grad")):
             continue
         if event.name.startswith("aten::"):
-            known = event.op in PRODUCTS
+            known = event.op in HANDLERS
             inside = event.op in COMPOSITE or _calls_products(event)
             if known or not (inside and event.children):
                 yield replace(event, backward=backward, sequence=sequence if backward else event.sequence, children=[])
@@ -131,7 +132,7 @@ def chosen(roots: list[Event]) -> Iterator[Event]:
 
 
 def _calls_products(event: Event) -> bool:
-    return any(inner.op in PRODUCTS or named_like_a_product(inner.op) for child in event.children
+    return any(inner.op in HANDLERS or named_like_a_product(inner.op) for child in event.children
                for inner in child.walk() if inner.name.startswith("aten::"))  # fmt: skip
 
 
@@ -206,7 +207,7 @@ def _record(rec: Recorder, model: _Model, event: Event) -> None:
     frame = Frame(owner if op in WEIGHTS else "", SimpleNamespace(weight=None))
     rec.frames.append(frame)
     try:
-        if handler := PRODUCTS.get(op):
+        if handler := HANDLERS.get(op):
             handler(rec, call)
         elif named_like_a_product(op):
             rec.unseen.append(event.label)

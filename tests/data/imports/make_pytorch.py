@@ -1,7 +1,8 @@
 """Made the files of PyTorch in this folder: python make_pytorch.py (torch 2.13.0, onnx 1.23.2, onnxscript 0.7.2).
 
-One small network with what real ones have: strided, padded and depthwise convolutions, batch norm, a residual sum,
-pooling, and a block of attention; one training step with SGD and momentum.
+`net`: one small network with what real ones have: strided, padded and depthwise convolutions, batch norm, a residual
+sum, pooling, and a block of attention. `attention`: a transformer block whose attention is PyTorch's fused kernel. One
+training step each, with SGD and momentum. `python make_pytorch.py attention` makes the files of that one only.
 """
 
 import gzip
@@ -19,13 +20,10 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "trace"))
 
 
-def main():
-    from trace_models import ImportNet
-
-    torch.manual_seed(0)
-    model = ImportNet()
+def record(model, images, suffix):
+    """An execution trace and a profile of one training step."""
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-    images, labels = torch.randn(2, 3, 16, 16), torch.randint(10, (2,))
+    labels = torch.randint(10, (2,))
 
     def step():
         optimizer.zero_grad()
@@ -38,9 +36,22 @@ def main():
         with profile(activities=[ProfilerActivity.CPU], record_shapes=True, execution_trace_observer=observer) as seen:
             step()
         seen.export_chrome_trace(str(Path(folder) / "profiler.json"))
-        for name, indent in (("et", None), ("profiler", None)):
+        for name in ("et", "profiler"):
             value = json.loads((Path(folder) / f"{name}.json").read_text())
-            (HERE / f"{name}.json.gz").write_bytes(gzip.compress(json.dumps(value, indent=indent).encode(), mtime=0))
+            (HERE / f"{name}{suffix}.json.gz").write_bytes(gzip.compress(json.dumps(value).encode(), mtime=0))
+
+
+def main():
+    from trace_models import FusedAttentionNet, ImportNet
+
+    torch.manual_seed(0)
+    record(FusedAttentionNet(), torch.randn(2, 6, 16), "-attention")
+    if sys.argv[1:] == ["attention"]:
+        return
+    torch.manual_seed(0)
+    model = ImportNet()
+    images = torch.randn(2, 3, 16, 16)
+    record(model, images, "")
     torch.onnx.export(model.eval(), (images,), HERE / "net.onnx", dynamo=True, external_data=False)
     exported = onnx.load(HERE / "net.onnx")
     for node in exported.graph.node:  # where in whose folders the exporter found it
