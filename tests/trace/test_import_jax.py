@@ -87,6 +87,82 @@ def test_live_steps():
         assert [op.param for op in live.phase("update")] == [op.param for op in stored.phase("update")]
 
 
+def products(step):
+    return Counter((op.phase, op.kind, str(op.dims), op.param) for op in step.ops if op.macs)
+
+
+def test_a_stored_step_with_loops():
+    step = trace.import_file(DATA / "jax-scan.json.gz")
+    # 5 time steps of a cell (4 x 6 x 8 and 4 x 8 x 8 MACs), 3 layers (4 x 8 x 8), a head (4 x 8 x 10).
+    forward = Counter(op.param for op in step.phase("forward") if op.macs)
+    assert forward == {"cell.weight": 5, "cell.recurrent": 5, "head.weight": 1,
+                       **{f"blocks.{i}.weight": 1 for i in range(3)}}  # fmt: skip
+    macs = {phase: sum(op.macs for op in step.phase(phase)) for phase in ("forward", "grad_input", "grad_weight")}
+    cell, square, head = 4 * 6 * 8, 4 * 8 * 8, 4 * 8 * 10
+    assert macs["forward"] == macs["grad_weight"] == 5 * (cell + square) + 3 * square + head
+    # The input takes no gradient; JAX computes that of the first state, which is all zeros, too.
+    assert macs["grad_input"] == 5 * square + 3 * square + head
+    updates = {op.param: op.dims.elements for op in step.phase("update")}
+    rows = {f"blocks.{i}.{part}": size for i in range(3) for part, size in (("weight", 64), ("bias", 8))}
+    assert updates == {**rows, "cell.weight": 48, "cell.recurrent": 64, "head.weight": 80}
+    assert step.tensors["blocks.2.weight"].shape == (8, 8) and not step.meta["skipped"]
+    made = {name for op in step.ops for name in op.outputs}
+    assert {op.inputs[1] for op in step.phase("update")} <= made
+    assert simulate(step, npu.load("edge-16x16")).layers.macs_done.sum() == sum(macs.values())
+
+
+def test_a_scan_is_the_loop_written_out():
+    jax = pytest.importorskip("jax")
+    sys.path.insert(0, str(DATA))
+    import make_jax
+
+    live = trace.from_jaxpr(jax.make_jaxpr(make_jax.scanned_step)(*make_jax.scanned_shapes()),
+                            parameters=make_jax.SCANNED)  # fmt: skip
+    assert products(live) == products(trace.import_file(DATA / "jax-scan.json.gz"))
+
+    def written_out(body, carry, xs):
+        made = []
+        for now in xs:
+            carry, y = body(carry, now)
+            made.append(y)
+        return carry, jax.numpy.stack(made)
+
+    def step(scan):
+        def loss(p, x):
+            def cell(h, now):
+                h = jax.numpy.tanh(now @ p["x"] + h @ p["h"])
+                return h, h
+
+            return (scan(cell, jax.numpy.zeros((4, 8)), x)[1].mean(0) @ p["head"]).sum()
+
+        return lambda p, x: jax.tree.map(lambda w, d: w - 0.1 * d, p, jax.grad(loss)(p, x))
+
+    sizes = {"x": (6, 8), "h": (8, 8), "head": (8, 10)}
+    p = {name: jax.ShapeDtypeStruct(size, "float32") for name, size in sizes.items()}
+    found = [
+        trace.from_jaxpr(jax.make_jaxpr(step(scan))(p, jax.ShapeDtypeStruct((5, 4, 6), "float32")))
+        for scan in (jax.lax.scan, written_out)
+    ]
+    scanned, plain = (Counter((op.phase, op.macs) for op in step.ops if op.macs) for step in found)
+    # The loop written out does not propagate to its first state, a constant; a scan does, its body is always the same.
+    assert scanned == plain + Counter({("grad_input", 4 * 8 * 8): 1})
+
+
+def test_loops_that_cannot_be_unrolled(tmp_path, value):
+    index = next(i for i, e in enumerate(value["eqns"]) if e["p"] == "tanh")
+    value["eqns"][index] = {**value["eqns"][index], "p": "while", "params": {"products": True}}
+    with pytest.raises(TraceError, match=r"\(while\): multiplies matrices inside.*a scan or fori_loop of fixed length"):
+        trace.import_file(write(tmp_path, value))
+    jax = pytest.importorskip("jax")
+
+    def loss(w, x):
+        return jax.lax.scan(lambda h, _: (h @ w, None), x, None, length=10**6)[0].sum()
+
+    shape = jax.ShapeDtypeStruct((8, 8), "float32")
+    with pytest.raises(TraceError, match=r"a scan of 1,000,000 rounds of \d+ equations is too long to be unrolled"):
+        trace.from_jaxpr(jax.make_jaxpr(lambda w, x: w - jax.grad(loss)(w, x))(shape, shape))
+
+
 def test_steps_that_are_not_training_steps(tmp_path, value):
     gone = copy.deepcopy(value)
     gone["outvars"] = gone["outvars"][-1:]

@@ -30,29 +30,16 @@ from typing import TYPE_CHECKING, Any
 from npusim import atomic
 from npusim.errors import TraceError
 from npusim.trace.imports.files import load_json
-from npusim.trace.imports.jaxpr_steps import Equation, Program, step_of
+from npusim.trace.imports.jaxpr_inline import MAX_EQUATIONS, SCHEMA, plain
+from npusim.trace.imports.jaxpr_steps import step_of
+from npusim.trace.imports.jaxpr_values import Equation, Program
 
 if TYPE_CHECKING:
     from npusim.graph import StepGraph
 
-SCHEMA = 1
-MAX_EQUATIONS = 200_000
 MAX_VARIABLES = 2_000_000
 MAX_RANK = 12
 MAX_SIZE = 2**40
-INLINED = (
-    "jit", "pjit", "closed_call", "core_call", "named_call", "custom_jvp_call", "custom_vjp_call", "remat", "remat2",
-    "checkpoint", "custom_vjp_call_jaxpr",
-)  # fmt: skip
-_BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
-_KEPT = {
-    "conv_general_dilated": ("window_strides", "padding", "lhs_dilation", "rhs_dilation", "feature_group_count",
-                             "batch_group_count"),
-    "dot_general": ("dimension_numbers",),
-    **dict.fromkeys(("reduce_window_max", "reduce_window_sum", "select_and_scatter_add", "select_and_gather_add"),
-                    ("window_dimensions", "window_strides", "padding")),
-}  # fmt: skip
-_MACS = ("conv_general_dilated", "dot_general", "ragged_dot_general", "ragged_dot")
 
 
 def from_jaxpr(
@@ -63,12 +50,12 @@ def from_jaxpr(
     With `skip_unknown`, loops and branches that multiply matrices are left out and listed in `meta["skipped"]`.
     TraceError names the equation that stands in the way.
     """
-    return _step(_plain(jaxpr, parameters), "jaxpr", name, skip_unknown)
+    return _step(plain(jaxpr, parameters), "jaxpr", name, skip_unknown)
 
 
 def save_jaxpr(jaxpr: Any, path: str | Path, parameters: Sequence[str] | None = None) -> None:
     """Write what `from_jaxpr` needs as JSON."""
-    atomic.write(path, json.dumps(_plain(jaxpr, parameters), separators=(",", ":")) + "\n")
+    atomic.write(path, json.dumps(plain(jaxpr, parameters), separators=(",", ":")) + "\n")
 
 
 def from_jaxpr_file(path: str | Path, *, name: str = "", skip_unknown: bool = False) -> StepGraph:
@@ -82,94 +69,6 @@ def _step(value: Any, label: str, name: str, skip_unknown: bool) -> StepGraph:
         return step_of(_program(value), label, name, skip_unknown)
     except _Wrong as problem:
         raise TraceError(f"{label}: {problem}") from None
-
-
-# --- from JAX's objects
-
-
-def _plain(jaxpr: Any, parameters: Sequence[str] | None) -> dict[str, Any]:
-    """The JSON value of a closed or open jaxpr, calls inlined. JAX itself is not imported."""
-    inner: Any = getattr(jaxpr, "jaxpr", jaxpr)
-    if not hasattr(inner, "eqns"):
-        raise TraceError(f"a jaxpr is needed, as jax.make_jaxpr(step)(...) returns, not {type(jaxpr).__name__}")
-    work = _Inliner()
-    invars = [work.variable(v) for v in inner.invars]
-    work.inline(inner, "")
-    jax = __import__("sys").modules.get("jax")
-    return {
-        "npusim_jaxpr": SCHEMA, "jax": getattr(jax, "__version__", ""),
-        "parameters": list(parameters) if parameters is not None else None, "vars": work.kinds, "invars": invars,
-        "outvars": [work.variable(v) for v in inner.outvars], "eqns": work.equations,
-    }  # fmt: skip
-
-
-class _Inliner:
-    def __init__(self) -> None:
-        self.numbers: dict[Any, int] = {}
-        self.kinds: list[list[Any]] = []
-        self.equations: list[dict[str, Any]] = []
-        self.keep: list[Any] = []
-
-    def variable(self, v: Any) -> int | None:
-        if hasattr(v, "val"):  # a literal
-            return None
-        if id(v) not in self.numbers:
-            self.keep.append(v)
-            self.numbers[id(v)] = len(self.kinds)
-            shape = [int(n) for n in getattr(v.aval, "shape", ())]
-            self.kinds.append([shape, str(getattr(v.aval, "dtype", "token"))])
-        return self.numbers[id(v)]
-
-    def inline(self, jaxpr: Any, stack: str) -> None:
-        for eqn in jaxpr.eqns:
-            primitive = eqn.primitive.name
-            here = f"{stack}/{eqn.source_info.name_stack}" if stack else str(eqn.source_info.name_stack)
-            body = next((eqn.params[key] for key in _BODIES if key in eqn.params), None)
-            if primitive in INLINED and body is not None:
-                self._call(eqn, getattr(body, "jaxpr", body), here)
-                continue
-            params = {key: _value(eqn.params[key]) for key in _KEPT.get(primitive, ()) if key in eqn.params}
-            if primitive == "conv_general_dilated":
-                numbers = eqn.params["dimension_numbers"]
-                params["specs"] = [list(spec) for spec in (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec)]
-            if primitive not in _MACS and any(_multiplies(part) for part in eqn.params.values()):
-                params["products"] = True
-            inputs, outputs = ([self.variable(v) for v in part] for part in (eqn.invars, eqn.outvars))
-            self.equations.append({"p": primitive, "in": inputs, "out": outputs, "stack": here, "params": params})
-
-    def _call(self, eqn: Any, body: Any, stack: str) -> None:
-        """A call's equations with its own variables: one jaxpr may be called more than once."""
-        saved, self.numbers = self.numbers, dict(self.numbers)
-        for inner, outer in zip(body.invars, eqn.invars[len(eqn.invars) - len(body.invars) :], strict=True):
-            number = self.variable(outer)
-            if number is None:
-                self.numbers.pop(id(inner), None)
-            else:
-                self.numbers[id(inner)] = number
-        for local in (v for part in body.eqns for v in part.outvars):
-            self.numbers.pop(id(local), None)
-        self.inline(body, stack)
-        results = [self.variable(v) for v in body.outvars]
-        self.numbers = saved
-        for outer, number in zip(eqn.outvars, results, strict=True):
-            if number is None:
-                self.variable(outer)
-            else:
-                self.keep.append(outer)
-                self.numbers[id(outer)] = number
-
-
-def _multiplies(value: Any) -> bool:
-    for part in value if isinstance(value, (tuple, list)) else (value,):
-        inner: Any = getattr(part, "jaxpr", part)
-        for eqn in getattr(inner, "eqns", ()):
-            if eqn.primitive.name in _MACS or any(_multiplies(body) for body in eqn.params.values()):
-                return True
-    return False
-
-
-def _value(value: Any) -> Any:
-    return [_value(part) for part in value] if isinstance(value, (tuple, list)) else int(value)
 
 
 # --- from JSON

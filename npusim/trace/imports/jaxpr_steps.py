@@ -16,12 +16,11 @@ recomputes the forward pass (`rematted_computation`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from npusim.errors import NpusimError, TraceError
 from npusim.graph import Conv, Dims, Gemm, Op, Pool, StepGraph, Tensor, Vector
+from npusim.trace.imports.jaxpr_values import Equation, Made, Program, Shape, Values, count
 
 VIEWS = frozenset((
     "reshape", "transpose", "rev", "squeeze", "expand_dims", "copy", "copy_p", "stop_gradient", "slice",
@@ -29,47 +28,11 @@ VIEWS = frozenset((
 ))  # fmt: skip
 CONV, DOT = "conv_general_dilated", "dot_general"
 POOLS = ("reduce_window_max", "reduce_window_sum", "select_and_scatter_add")
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Equation:
-    index: int
-    primitive: str
-    reads: tuple[int, ...]
-    writes: tuple[int, ...]
-    stack: str
-    params: dict[str, Any]
-
-    @property
-    def backward(self) -> bool:
-        return "transpose(" in self.stack and "rematted_computation" not in self.stack
-
-
-@dataclass(frozen=True)
-class Program:
-    """Equations over numbered variables of (shape, type); -1 is a literal."""
-
-    kinds: list[tuple[Shape, str]]
-    invars: tuple[int, ...]
-    outvars: tuple[int, ...]
-    equations: list[Equation]
-    names: list[str] | None
-    jax: str
-
-
-@dataclass
-class _Made:
-    """A forward product: what its backward equations are recognised by."""
-
-    op: Op
-    reads: tuple[int, int]
-    weight: int = -1
 
 
 def step_of(program: Program, label: str, name: str, skip_unknown: bool) -> StepGraph:
     """The step graph of a jaxpr; TraceError names the equation that stands in the way."""
-    work = _Step(program, label, skip_unknown)
+    work = _Step(program, label, skip_unknown=skip_unknown)
     graph = work.graph(name)
     try:
         graph.verify()
@@ -79,18 +42,11 @@ def step_of(program: Program, label: str, name: str, skip_unknown: bool) -> Step
 
 
 @dataclass
-class _Step:
-    program: Program
-    label: str
-    skip_unknown: bool
+class _Step(Values):
+    skip_unknown: bool = False
     ops: list[Op] = field(default_factory=list)
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    names: dict[int, str] = field(default_factory=dict)
-    root: dict[int, int] = field(default_factory=dict)
-    made: list[_Made] = field(default_factory=list)
+    made: list[Made] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    used: dict[str, int] = field(default_factory=dict)
-    parts: set[int] = field(default_factory=set)
     run: list[Equation] = field(default_factory=list)
 
     def graph(self, name: str) -> StepGraph:
@@ -128,6 +84,7 @@ class _Step:
         late = self.late = self._of_updates({before for before, _ in pairs})
         forward = {v for e in program.equations if e.index not in late for v in e.reads}
         self.parameters = {before: after for before, after in pairs if before in forward}
+        self.pieces = self._pieces(late)
         if not self.parameters:
             raise TraceError(
                 f"{self.label}: the first results are not the new values of the first arguments; "
@@ -137,9 +94,11 @@ class _Step:
         given = self.program.names or []
         self.gradient_of: dict[int, int] = {}
         self.states: dict[int, list[int]] = {}
-        for place, (before, after) in enumerate(self.parameters.items()):
-            if place < len(given):
-                self.names[before] = given[place]
+        self.skip: set[int] = set()
+        for place, (before, after) in enumerate(list(self.parameters.items())):
+            name = given[place] if place < len(given) else ""
+            if name:
+                self.names[before] = name
             cone, seen = [after], set()
             while cone:
                 v = cone.pop()
@@ -148,12 +107,35 @@ class _Step:
                 seen.add(v)
                 equation = writer.get(v)
                 if equation is not None and equation.backward:
-                    if _count(program.kinds[v][0]) == _count(program.kinds[before][0]):
+                    if before in self.pieces and equation.params.get("rows"):
+                        self.skip.add(equation.index)
+                        self.gradient_of |= dict(zip(equation.reads, self.pieces[before], strict=True))
+                    elif count(program.kinds[v][0]) == count(program.kinds[before][0]):
                         self.gradient_of.setdefault(v, before)
                 elif equation is not None and equation.index in late:
                     cone += equation.reads
             same = [s for s in states if s in seen and program.kinds[s] == program.kinds[before]]
             self.states[before] = sorted(same)[:2]
+            if before in self.pieces:
+                del self.parameters[before]
+                module, _, leaf = (name or self._unique("stacked.weight")).rpartition(".")
+                for i, piece in enumerate(self.pieces[before]):
+                    self.parameters[piece], self.states[piece] = after, self.states[before]
+                    self.names[piece] = f"{module}.{i}.{leaf}".lstrip(".")
+
+    def _pieces(self, late: set[int]) -> dict[int, list[int]]:
+        """Parameters that are read only row by row, by unrolled loops over layers: each row is one of its own."""
+        rows: dict[int, dict[int, int]] = {}
+        other: set[int] = set()
+        for equation in self.program.equations:
+            if equation.primitive == "slice" and equation.reads[0] in self.parameters and "row" in equation.params:
+                rows.setdefault(equation.reads[0], {})[equation.params["row"]] = equation.writes[0]
+            elif equation.index not in late:
+                other.update(equation.reads)
+        return {
+            before: [found[i] for i in range(len(found))] for before, found in rows.items()
+            if before not in other and set(found) == set(range(self._shape(before)[0]))
+        }  # fmt: skip
 
     def _of_updates(self, kept: set[int]) -> set[int]:
         """Equations of updates: what follows from gradients, or turns nothing but parameters and state (`kept`)."""
@@ -195,19 +177,23 @@ class _Step:
     # --- equations
 
     def _equation(self, equation: Equation) -> None:
-        if equation.index in self.late:
+        row = bool(equation.writes) and equation.writes[0] in self.parameters
+        if row or equation.index in self.late or equation.index in self.skip:
             return
         if equation.params.get("products"):
             if not self.skip_unknown:
+                hint = (
+                    "write it as a scan or fori_loop of fixed length" if equation.primitive == "while" else "unroll it"
+                )
                 raise self._stuck(
-                    equation, "multiplies matrices inside, which is not looked into; unroll it, or --skip-unknown"
+                    equation, f"multiplies matrices inside, which is not looked into; {hint}, or --skip-unknown"
                 )
             self.skipped.append(f"eqns[{equation.index}] {equation.primitive}"[:200])
             return
         if equation.primitive in VIEWS or self._only_repeats(equation):
             for v in equation.writes:
                 self.root[v] = equation.reads[0]
-                if _count(self._shape(v)) != _count(self._shape(equation.reads[0])):
+                if count(self._shape(v)) != count(self._shape(equation.reads[0])):
                     self.parts.add(v)
         elif equation.primitive in (CONV, DOT):
             self._flush()
@@ -223,7 +209,7 @@ class _Step:
     def _only_repeats(self, equation: Equation) -> bool:
         if equation.primitive != "broadcast_in_dim" or equation.reads[0] < 0:
             return False
-        return _count(self._shape(equation.reads[0])) == _count(self._shape(equation.writes[0]))
+        return count(self._shape(equation.reads[0])) == count(self._shape(equation.writes[0]))
 
     def _forward_product(self, equation: Equation) -> None:
         a, b = (self._root(v) for v in equation.reads[:2])
@@ -251,20 +237,22 @@ class _Step:
         x, other = (self._near(v) for v in equation.reads[:2])
         if weight >= 0:
             x, other = (x if weight == b else other), weight
-        self.made.append(_Made(op, (x, other), weight))
+        self.made.append(Made(op, (x, other), weight))
 
     def _backward_product(self, equation: Equation) -> None:
         a, b = (self._near(v) for v in equation.reads[:2])
-        count = _count(self._shape(equation.writes[0]))
-        for made in reversed(self.made):
+        size = count(self._shape(equation.writes[0]))
+        # Of several products with one weight (a recurrent layer), one that has no input gradient yet.
+        for made in sorted(reversed(self.made), key=lambda made: made.propagated):
             x, w = made.reads
             weight = self.tensors[self.names[w]].elements if made.weight >= 0 else -1
-            if made.weight >= 0 and w in (a, b) and count == self._elements(x):
+            if made.weight >= 0 and w in (a, b) and size == self._elements(x):
                 dy = b if w == a else a
+                made.propagated = True
                 out = self._gradient(equation.writes[0], x)
                 self._emit(made, "grad_input", made.op.dims, (self._grad_name(dy, made), self.names[w]), out)
                 return
-            if made.weight >= 0 and x in (a, b) and count == weight:
+            if made.weight >= 0 and x in (a, b) and size == weight:
                 dy = b if x == a else a
                 out = self._weight_gradient(equation.writes[0], w)
                 self._emit(
@@ -272,7 +260,7 @@ class _Step:
                 )
                 return
             if made.weight < 0 and made.op.kind == "matmul" and (x in (a, b) or w in (a, b)):
-                target = w if x in (a, b) and count == self._elements(w) and w not in (a, b) else x
+                target = w if x in (a, b) and size == self._elements(w) and w not in (a, b) else x
                 target = w if x in (a, b) and target == x and w not in (a, b) else target
                 sizes = _gemm(equation, *(self._shape(v) for v in equation.reads[:2]))
                 if sizes[0] * sizes[1] * sizes[2] * sizes[3] != made.op.macs:
@@ -284,7 +272,7 @@ class _Step:
         for made in reversed(self.made):  # the input was computed again, by equations that stop before the product
             x, w = made.reads
             y = self.tensors[made.op.outputs[0]].shape
-            if made.weight >= 0 and count == self._elements(w) and shapes == sorted((self._shape(x), y)):
+            if made.weight >= 0 and size == self._elements(w) and shapes == sorted((self._shape(x), y)):
                 dy, x = (a, b) if self._shape(a) == y else (b, a)
                 out = self._weight_gradient(equation.writes[0], w)
                 names = (self._grad_name(dy, made), self._use(self._root(x)))
@@ -292,7 +280,7 @@ class _Step:
                 return
         raise self._stuck(equation, "reads neither a weight nor an input of an earlier forward product")
 
-    def _emit(self, made: _Made, phase: str, dims: Dims, reads: tuple[str, ...], output: str) -> None:
+    def _emit(self, made: Made, phase: str, dims: Dims, reads: tuple[str, ...], output: str) -> None:
         self.ops.append(Op(made.op.name, phase, made.op.kind, dims, reads, (output,), made.op.param))
 
     def _conv(self, equation: Equation) -> Conv:
@@ -334,7 +322,7 @@ class _Step:
             op = next((op for op in reversed(self.ops) if op.kind == "pool" and self._use(source) in op.inputs), None)
             if op is None:
                 raise self._stuck(equation, "its forward pooling is not known")
-            dy = self._grad_name(self._root(equation.reads[0]), _Made(op, (source, source)))
+            dy = self._grad_name(self._root(equation.reads[0]), Made(op, (source, source)))
             out = self._gradient(equation.writes[0], source)
             self.ops.append(Op(op.name, "grad_input", "pool", op.dims, (dy, self._use(source)), (out,)))
             return
@@ -345,7 +333,7 @@ class _Step:
         if len(axes) != 2 or len(x) != 4:
             raise self._stuck(equation, "pools over other than two of four axes")
         i, j = axes
-        channels = _count(x) // (x[0] * x[i] * x[j])
+        channels = count(x) // (x[0] * x[i] * x[j])
         pads = [pad[0] for pad in equation.params["padding"]]
         dims = Pool(
             x[0], channels, x[i], x[j], y[i], y[j], window[i], window[j], (stride[i], stride[j]), (pads[i], pads[j])
@@ -364,7 +352,7 @@ class _Step:
             joined: list[Equation] = [equation]
             for v in {self._root(v) for v in equation.reads if v >= 0}:
                 other = of.get(v)
-                if other is not None and other is not joined and _count(self._shape(v)) > 1:
+                if other is not None and other is not joined and count(self._shape(v)) > 1:
                     if len(other) > len(joined):
                         joined, other = other, joined
                     joined += other
@@ -380,10 +368,10 @@ class _Step:
     def _fused(self, members: list[Equation]) -> None:
         inside = {v for item in members for v in item.writes}
         reads = dict.fromkeys(self._root(v) for item in members for v in item.reads if v >= 0)
-        wide = [v for v in reads if v not in inside and self._is_float(v) and _count(self._shape(v)) > 1]
+        wide = [v for v in reads if v not in inside and self._is_float(v) and count(self._shape(v)) > 1]
         later = self._read_after(inside, {item.index for item in members})
         results = [v for v in inside if v in later and self._is_float(v)]
-        sizes = [max(_count(self._shape(v)) for v in (*item.reads, *item.writes) if v >= 0) for item in members]
+        sizes = [max(count(self._shape(v)) for v in (*item.reads, *item.writes) if v >= 0) for item in members]
         if not results or max(sizes) < 2 or not wide:
             return
         backward = members[0].backward
@@ -426,111 +414,11 @@ class _Step:
                     found.add(v)
         return found
 
-    # --- variables and tensors
-
-    def _root(self, v: int) -> int:
-        while v in self.root:
-            v = self.root[v]
-        return v
-
-    def _near(self, v: int) -> int:
-        """As `_root`, but a part of a value is not the value."""
-        while v in self.root and v not in self.parts:
-            v = self.root[v]
-        return v
-
-    def _shape(self, v: int) -> Shape:
-        return self.program.kinds[v][0] if v >= 0 else ()
-
-    def _elements(self, v: int) -> int:
-        return _count(self._shape(v))
-
-    def _is_float(self, v: int) -> bool:
-        return "float" in self.program.kinds[v][1]
-
-    def _is_weight(self, v: int) -> bool:
-        return v in self.parameters
-
-    def _unique(self, base: str) -> str:
-        self.used[base] = self.used.get(base, 0) + 1
-        return (
-            f"{base}{self.used[base]}"
-            if base.isalpha()
-            else base
-            if self.used[base] == 1
-            else f"{base}@{self.used[base]}"
-        )
-
-    def _parameter_name(self, v: int) -> str:
-        if v not in self.names:
-            self.names[v] = f"{self._unique('parameter')}.weight"
-        name = self.names[v]
-        if name not in self.tensors:
-            self.tensors[name] = Tensor(name, self._shape(v), "weight", self.program.kinds[v][1])
-        return name
-
-    def _name_weight(self, v: int, layer: str, dims: Dims) -> None:
-        """Name a weight after its layer; give it the orientation that npusim knows."""
-        self.names.setdefault(v, f"{layer}.weight")
-        assert isinstance(dims, Conv)
-        shape = (dims.k, dims.c // dims.groups, *(() if layer.startswith("linear") else (dims.r, dims.s)))
-        if _count(shape) == self._elements(v):
-            self.tensors.setdefault(self.names[v], Tensor(self.names[v], shape, "weight", self.program.kinds[v][1]))
-        else:
-            self._parameter_name(v)
-
-    def _use(self, v: int) -> str:
-        if self._is_weight(v):
-            return self._parameter_name(v)
-        if v not in self.names:
-            self.names[v] = (
-                "input" if "input" not in self.tensors and v in self.program.invars else self._unique("value")
-            )
-        if self.names[v] not in self.tensors:
-            shape, kind = self.program.kinds[v] if v >= 0 else ((), "float32")
-            self.tensors[self.names[v]] = Tensor(self.names[v], shape, "activation", kind)
-        return self.names[v]
-
-    def _produce(self, v: int, base: str, kind: str, grad_of: str = "") -> str:
-        name = self._unique(base)
-        self.names[v] = name
-        self.tensors[name] = Tensor(name, self._shape(v), kind, self.program.kinds[v][1], grad_of)
-        return name
-
-    def _gradient(self, v: int, of: int) -> str:
-        target = self._use(self._root(of))
-        kind = "weight_gradient" if self._is_weight(of) else "gradient"
-        return self._produce(v, f"{target}.grad", kind, target)
-
-    def _weight_gradient(self, v: int, weight: int) -> str:
-        name = self._parameter_name(weight)
-        out = self._produce(v, f"{name}.grad", "weight_gradient", name)
-        tensor = self.tensors[out]
-        self.tensors[out] = Tensor(out, self.tensors[name].shape, tensor.kind, tensor.dtype, name)
-        return out
-
-    def _grad_name(self, v: int, made: _Made) -> str:
-        """Name of the gradient of a product's result."""
-        v = self._root(v)
-        if v in self.names:
-            return self.names[v]
-        return self._produce(v, f"{made.op.outputs[0]}.grad", "gradient", made.op.outputs[0])
-
-    def _stuck(self, equation: Equation, reason: str) -> TraceError:
-        return TraceError(f"{self.label}: eqns[{equation.index}] ({equation.primitive[:60]}): {reason}")
-
 
 def _gemm(equation: Equation, a: Shape, b: Shape) -> tuple[int, int, int, int]:
     """(batch, M, N, K) of a dot_general."""
     (contract_a, contract_b), (batch_a, batch_b) = equation.params["dimension_numbers"]
-    k, batch = _count(a[i] for i in contract_a), _count(a[i] for i in batch_a)
-    m = _count(n for i, n in enumerate(a) if i not in (*contract_a, *batch_a))
-    n = _count(n for i, n in enumerate(b) if i not in (*contract_b, *batch_b))
+    k, batch = count(a[i] for i in contract_a), count(a[i] for i in batch_a)
+    m = count(n for i, n in enumerate(a) if i not in (*contract_a, *batch_a))
+    n = count(n for i, n in enumerate(b) if i not in (*contract_b, *batch_b))
     return batch, m, n, k
-
-
-def _count(sizes: Iterable[int]) -> int:
-    total = 1
-    for size in sizes:
-        total *= size
-    return total

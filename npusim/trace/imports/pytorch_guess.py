@@ -152,8 +152,7 @@ class _Guess:
             case "sum" | "mean" | "nll_loss_forward" | "nll_loss2d_forward":
                 return self.new(like, ())
             case attention.FORWARD:
-                rows, width = a[:-1], args[2].shape[-1]
-                return self.new(like, (*rows, width)), self.new(like, rows)
+                return self.new(like, (*a[:-1], args[2].shape[-1])), self.new(like, a[:-1])
             case "native_layer_norm" | "native_group_norm":
                 rows = args[0].numel() // max(args[2].numel(), 1) if op == "native_layer_norm" else a[0]
                 return tuple(self.new(like, shape) for shape in (a, (rows,), (rows,)))

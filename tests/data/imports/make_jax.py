@@ -1,6 +1,8 @@
-"""Made jax.json.gz: python make_jax.py (jax 0.10.2): a training step of the network of make_pytorch.py, in JAX.
+"""Made jax.json.gz and jax-scan.json.gz: python make_jax.py (jax 0.10.2): training steps of two networks in JAX.
 
-Without biases where they do not matter, and GELU by tanh. Shapes are all that is traced: no array is made.
+jax: that of make_pytorch.py, without biases where they do not matter, and GELU by tanh. jax-scan: a recurrent cell
+scanned over time, then layers whose weights are stacked up, scanned over depth. Shapes are all that is traced: no
+array is made.
 """
 
 import gzip
@@ -50,13 +52,52 @@ def shapes():
     return p, p, jax.ShapeDtypeStruct((2, 3, 16, 16), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
 
 
-def main():
-    jaxpr = jax.make_jaxpr(step)(*shapes())
+STEPS, DEPTH, WIDTH = 5, 3, 8
+SCANNED = ["blocks.bias", "blocks.weight", "cell.recurrent", "cell.weight", "head.weight"]
+
+
+def recurrent(p, x, scan=lax.scan):
+    def cell(h, now):
+        h = jnp.tanh(now @ p["cell_x"] + h @ p["cell_h"])
+        return h, h
+
+    def block(h, layer):
+        return h + jax.nn.relu(h @ layer["w"] + layer["b"]), None
+
+    _, all_h = scan(cell, jnp.zeros((x.shape[1], WIDTH)), x)
+    h, _ = scan(block, all_h.mean(0), p["blocks"])
+    return h @ p["head"]
+
+
+def scanned_step(p, x, labels, scan=lax.scan):
+    def loss(q):
+        picked = jnp.take_along_axis(jax.nn.log_softmax(recurrent(q, x, scan)), labels[:, None], 1)
+        return -jnp.mean(picked)
+
+    return jax.tree.map(lambda w, d: w - 0.1 * d, p, jax.grad(loss)(p))
+
+
+def scanned_shapes():
+    def shape(*sizes):
+        return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+    blocks = {"b": shape(DEPTH, WIDTH), "w": shape(DEPTH, WIDTH, WIDTH)}
+    p = {"blocks": blocks, "cell_h": shape(WIDTH, WIDTH), "cell_x": shape(6, WIDTH), "head": shape(WIDTH, 10)}
+    return p, shape(STEPS, 4, 6), jax.ShapeDtypeStruct((4,), jnp.int32)
+
+
+def write(jaxpr, name, parameters):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "jax.json"
-        save_jaxpr(jaxpr, path, parameters=[f"{name}.weight" for name in sorted(shapes()[0])])
+        save_jaxpr(jaxpr, path, parameters=parameters)
         value = json.loads(path.read_text())
-    (HERE / "jax.json.gz").write_bytes(gzip.compress(json.dumps(value, separators=(",", ":")).encode(), mtime=0))
+    (HERE / name).write_bytes(gzip.compress(json.dumps(value, separators=(",", ":")).encode(), mtime=0))
+
+
+def main():
+    names = [f"{name}.weight" for name in sorted(shapes()[0])]
+    write(jax.make_jaxpr(step)(*shapes()), "jax.json.gz", names)
+    write(jax.make_jaxpr(scanned_step)(*scanned_shapes()), "jax-scan.json.gz", SCANNED)
 
 
 if __name__ == "__main__":
