@@ -6,11 +6,13 @@
 | PE array         | one per tile (busy); between them `wait_load`, `wait_store`: what the next tile waits for    |
 | vector unit      | one per chunk, as the PE array                                                               |
 | DMA in, DMA out  | one per transfer and channel; inside it `wait_bus`, `busy` (its data is on the bus), `latency` |
-| DRAM bus         | one per transfer                                                                             |
+| DRAM bus         | with `ideal` memory: one per transfer                                                        |
+| DRAM channel     | with simulated commands: one per run of bursts of a transfer on the channel's data bus       |
+| DRAM channel, refresh | with simulated commands, where there are any: one per refresh                           |
 
-Causes are those of `npusim.units`: on every unit the slices of a cause add up to the unit's row of `units.table`, and
-what no slice covers is `idle`. Counters: bytes of each buffer in use, from the start of the task that fills a slot to
-the end of the last one that needs it.
+Causes are those of `npusim.units`: on every unit the slices of a cause add up to the unit's row of `units.table` (but
+for DRAM channels, of which that row is the mean, rounded down), and what no slice covers is `idle`. Counters: bytes of
+each buffer in use, from the start of the task that fills a slot to the end of the last one that needs it.
 
 Times are cycles. Files show one cycle as one nanosecond, because their unit is the nanosecond and a cycle need not be a
 whole number of them; the name of the machine's process says how long a cycle is.
@@ -27,18 +29,20 @@ import numpy as np
 
 from npusim import engine, text
 from npusim import program as tp
+from npusim.engine import dram_watch
+from npusim.engine import memory as engine_memory
 from npusim.errors import NpusimError, closest
 
 if TYPE_CHECKING:
     from npusim.simulation import Run
 
-OPERATION, TRANSFER = "operation", "transfer"
+OPERATION, TRANSFER, REFRESH = "operation", "transfer", "refresh"
 
 
 @dataclass(frozen=True)
 class Track:
     """Slices of one server of a unit, parents before their children: [start, end) in cycles, what each is (a cause of
-    `units.CAUSES`, OPERATION or TRANSFER), its name, and its task (-1: none)."""
+    `units.CAUSES`, OPERATION, TRANSFER or REFRESH), its name, and its task (-1: none)."""
 
     name: str
     unit: str
@@ -97,7 +101,7 @@ def build(run: Run, layers: Sequence[str] = (), ops: tuple[int, int] | None = No
     tracks += [found.unit("PE array", tp.COMPUTE, "array"), found.unit("vector unit", tp.VECTOR, "vector")]
     tracks += found.channels("DMA in", tp.LOAD, "dma_read", int(capacity[tp.DMA_READ]))
     tracks += found.channels("DMA out", tp.STORE, "dma_write", int(capacity[tp.DMA_WRITE]))
-    tracks.append(found.bus())
+    tracks += found.dram()
     title = text.clean(run.sentence())
     return Timeline(title, run.schedule.cycles, run.hardware.clock_hz, tuple(tracks), tuple(found.buffers()))
 
@@ -226,7 +230,7 @@ class _Builder:
 
     def _transfers(self, tasks: np.ndarray):
         start, bus, end = (column[tasks] for column in self.schedule[:3])
-        sent = bus + self.program.cycles[tasks]
+        sent = end - self.program.tail[tasks]
         parts = [(start, end, [TRANSFER] * tasks.size, [self.moved(task) for task in tasks], tasks)]
         for first, last, cause, shown in (
             (start, bus, "wait_bus", "waits for the DRAM bus"), (bus, sent, "busy", "data"),
@@ -236,6 +240,35 @@ class _Builder:
             count = int(some.sum())
             parts.append((first[some], last[some], [cause] * count, [shown] * count, tasks[some]))
         return _merged(*parts)
+
+    def dram(self) -> list[Track]:
+        """The bus of `ideal` memory, or every channel of a DRAM whose commands were simulated."""
+        memory = engine_memory.memory(self.run.hardware)
+        if memory is None:
+            return [self.bus()]
+        capacity = engine.unit_capacity(self.run.hardware)
+        use = dram_watch.use(self.program, self.schedule, capacity, memory, self.shown)
+        # Writes that are still queued when the step ends are behind its end.
+        shown = use.start < self.schedule.cycles
+        if self.shown.any():
+            first, last = self.schedule.start[self.shown].min(), self.schedule.end[self.shown].max()
+            shown &= (use.what != dram_watch.REFRESH) | ((use.end > first) & (use.start < last))
+        tracks = []
+        channels = memory.config.channels
+        for number in range(memory.buses + channels):
+            at = np.flatnonzero(shown & (use.bus == number))
+            end = np.minimum(use.end[at], self.schedule.cycles)
+            if number < memory.buses:
+                channel, part = divmod(number, memory.buses // channels)
+                name = f"DRAM channel {channel + 1}" + (f".{part + 1}" if memory.buses > channels else "")
+                names = [self.moved(task) + (f", {n} bursts" if n > 1 else "") for task, n in
+                         zip(use.task[at], use.joined[at].tolist(), strict=True)]  # fmt: skip
+                tracks.append(Track(name, "dram", use.start[at], end, ("busy",) * at.size, tuple(names), use.task[at]))
+            elif at.size:
+                name = f"DRAM channel {number - memory.buses + 1}, refresh"
+                same = (REFRESH,) * at.size
+                tracks.append(Track(name, "", use.start[at], end, same, same, use.task[at]))
+        return tracks
 
     def bus(self) -> Track:
         tasks = np.flatnonzero(((self.kind == tp.LOAD) | (self.kind == tp.STORE)) & self.shown)

@@ -8,7 +8,7 @@ import numpy as np
 
 from npusim import plot, text
 from npusim.errors import NpusimError
-from npusim.timeline import OPERATION, TRANSFER
+from npusim.timeline import OPERATION, REFRESH, TRANSFER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 LOOK = {
     "busy": plot.PALETTE[0], "wait_load": plot.PALETTE[5], "wait_store": plot.PALETTE[1],
-    "wait_bus": plot.PALETTE[3], "latency": plot.PALETTE[4],
+    "wait_bus": plot.PALETTE[3], "latency": plot.PALETTE[4], REFRESH: plot.PALETTE[6],
 }  # fmt: skip
 NAMES = {"wait_load": "waits for a load", "wait_store": "waits for a store", "wait_bus": "waits for the DRAM bus",
-         "latency": "DRAM latency", "busy": "busy"}  # fmt: skip
+         "latency": "DRAM latency", "busy": "busy", REFRESH: "DRAM refresh"}  # fmt: skip
 MOST_SLICES = 50_000
 ROOM_FOR_NAME = 0.012  # share of the width that a letter takes
 
@@ -41,8 +41,8 @@ def figure(timeline: Timeline) -> Figure:
     heights = [0.42 * len(tracks), *(0.55,) * len(counters)]
     drawn = Figure(figsize=(11, 1.6 + sum(heights)), layout="constrained")
     axes = drawn.subplots(1 + len(counters), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    first = min(int(track.start.min()) for track in tracks)
-    last = max(int(track.end.max()) for track in tracks)
+    # From the first operation to the last: queued writes reach the DRAM later than the operations that stored them.
+    first, last = int(tracks[0].start.min()), int(tracks[0].end.max())
     for row, track in enumerate(tracks):
         _row(axes[0], row, track, first, last)
     axes[0].set_yticks(range(len(tracks)), [track.name for track in tracks])
@@ -67,13 +67,15 @@ def figure(timeline: Timeline) -> Figure:
 
 def _row(axes: Axes, row: int, track: Track, first: int, last: int) -> None:
     causes = np.array(track.causes)
+    # An edge tells neighbours apart; of slices that are a point wide it would leave nothing.
+    edge = 0.3 if np.median(track.end - track.start) > (last - first) / 400 else 0
     for cause in dict.fromkeys(track.causes):
         chosen = causes == cause
         spans = list(zip(track.start[chosen], (track.end - track.start)[chosen], strict=True))
         if cause == OPERATION:
             axes.broken_barh(spans, (row - 0.4, 0.8), facecolor="none", edgecolor=plot.INK, linewidth=0.6)
         elif cause != TRANSFER:
-            axes.broken_barh(spans, (row - 0.4, 0.8), facecolor=LOOK[cause], edgecolor=plot.PAPER, linewidth=0.3)
+            axes.broken_barh(spans, (row - 0.4, 0.8), facecolor=LOOK[cause], edgecolor=plot.PAPER, linewidth=edge)
     for start, end, cause, name in zip(track.start, track.end, track.causes, track.names, strict=True):
         letters = int((end - start) / (last - first) / ROOM_FOR_NAME * 2)
         wanted = _short(name) if cause == "busy" else name

@@ -9,8 +9,10 @@ import pytest
 from steps import HOSTILE, small_step
 
 import npusim
+from npusim import engine, timeline, timeline_files
 from npusim import program as tp
-from npusim import timeline, timeline_files
+from npusim.engine import dram_watch
+from npusim.engine import memory as engine_memory
 from npusim.errors import NpusimError, ResultsError
 
 CASES = [
@@ -243,3 +245,75 @@ def test_pictures_and_hostile_names(tmp_path):
     assert "<script" not in svg and "\x1b" not in svg and "waits for a load" in svg
     assert result.timeline(tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
     assert "\x1b" not in json.dumps(json.loads(result.timeline(tmp_path / "x.json").read_text()), ensure_ascii=False)
+
+
+@pytest.fixture(scope="module", params=["lpddr4-3200", "hbm2-2000"])
+def commanded(request):
+    """A small step before a DRAM whose commands are simulated; HBM's channels have two data buses each."""
+    keys = {"lpddr4-3200": {"channels": 2, "bus_bits": 16}, "hbm2-2000": {"channels": 2, "bus_bits": 64}}[request.param]
+    machine = npusim.hardware("edge-16x16").replace({"dram.model": "commands", "dram.commands.device": request.param})
+    return npusim.simulate(small_step(), machine.replace({f"dram.commands.{key}": v for key, v in keys.items()}))
+
+
+def test_dram_channels_carry_every_burst(commanded):
+    run = commanded.runs[0]
+    memory = engine_memory.memory(run.hardware)
+    use = dram_watch.use(run.lowered.program, run.schedule, engine.unit_capacity(run.hardware), memory)
+    counted = run.dram_commands.sum()
+    assert use.joined[use.what != dram_watch.REFRESH].sum() == counted.RD + counted.WR
+    assert use.joined[use.what == dram_watch.READ].sum() == counted.RD
+    assert use.joined[use.what == dram_watch.REFRESH].sum() == counted.REF + counted.REFB
+    kind = run.lowered.program.kind
+    assert (kind[use.task[use.what == dram_watch.READ]] == tp.LOAD).all()
+    assert (kind[use.task[use.what == dram_watch.WRITE]] == tp.STORE).all()
+    # Data is on the bus after its transfer was handed over; what a load reads, before its task ends.
+    data = use.what != dram_watch.REFRESH
+    assert (use.start[data] >= run.schedule.start[use.task[data]]).all()
+    read = use.what == dram_watch.READ
+    assert (use.end[read] <= run.schedule.end[use.task[read]]).all()
+
+
+def test_a_part_of_the_bursts_is_that_part(commanded):
+    run = commanded.runs[0]
+    memory, capacity = engine_memory.memory(run.hardware), engine.unit_capacity(run.hardware)
+    program = run.lowered.program
+    shown = program.op == 1
+    part = dram_watch.use(program, run.schedule, capacity, memory, shown)
+    whole = dram_watch.use(program, run.schedule, capacity, memory)
+    chosen = (whole.task >= 0) & shown[whole.task]
+    assert part.joined[part.task >= 0].sum() == whole.joined[chosen].sum() > 0
+    assert shown[part.task[part.task >= 0]].all()
+
+
+def test_a_replay_that_differs_is_no_picture(commanded):
+    run = commanded.runs[0]
+    load = int(np.flatnonzero(run.lowered.program.kind == tp.LOAD)[-1])
+    end = run.schedule.end.copy()
+    end[load] += 1
+    with pytest.raises(RuntimeError, match="something other than in the engine's run"):
+        dram_watch.use(run.lowered.program, run.schedule._replace(end=end), engine.unit_capacity(run.hardware),
+                       engine_memory.memory(run.hardware))  # fmt: skip
+
+
+def test_dram_channels_are_tracks(commanded):
+    built = timeline.build(commanded.runs[0])
+    memory = engine_memory.memory(commanded.runs[0].hardware)
+    channels = [track for track in built.tracks if track.unit == "dram"]
+    parts = memory.buses // memory.config.channels
+    names = [f"DRAM channel {c + 1}" + (f".{p + 1}" if parts > 1 else "") for c in range(2) for p in range(parts)]
+    assert [track.name for track in channels] == names and "DRAM bus" not in {track.name for track in built.tracks}
+    for track in channels:
+        assert (track.start[1:] >= track.end[:-1]).all() and track.end.max() <= built.cycles
+        assert all(name.startswith(("load ", "store ")) and " tile " in name for name in track.names)
+    # Of the bursts of every data bus, within the rounding of slices to whole cycles.
+    busy = sum(int((track.end - track.start).sum()) for track in channels) / len(channels)
+    expected = commanded.units.at["dram", "busy"]
+    assert expected <= busy <= expected + 2 * max(track.size for track in channels) + 2 * len(built.tracks[0].names)
+    _, slices, _ = parsed(timeline_files.write([built], ".pftrace"))
+    assert {name: rows for name, rows in slices.items()} == {t.name: rows_of(t) for t in built.tracks if t.size}
+    # With commands, a DMA channel is busy from its request to the last answer, as in the table of units.
+    for unit in ("dma_read", "dma_write"):
+        tracks = [track for track in built.tracks if track.unit == unit]
+        for cause in ("busy", "latency"):
+            found = sum(end - start for t in tracks for start, end, _, c, _ in rows_of(t) if c == cause)
+            assert found == commanded.units.at[unit, cause]
