@@ -1,8 +1,9 @@
 """Energy per access, leakage and area of SRAM macros, from figures computed with CACTI 7.0.
 
 A macro is priced by bilinear interpolation of log(value) in log(size) and log(width), and in log(node) between
-the measured nodes; leakage over node linearly in node, as CACTI interpolates its devices' currents per width. 57 of the table's 495 grid
-points are absent from the figures; `kriging.py` filled them. `npusim validate energy` prints the errors of both.
+the measured nodes; leakage over node linearly in node, as CACTI interpolates its devices' currents per width. 57 of the
+table's 495 grid points are absent from the figures; `kriging.py` filled them. `npusim validate energy` prints the
+errors of both.
 
 Outside the table: an error, unless the caller chooses the rule `power-law` (extends the slope of the two nearest
 table points in log-log, at most 8 times beyond the table in size and 4 times in width) or, for other nodes,
