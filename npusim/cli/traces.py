@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from npusim.cli import options
+
+if TYPE_CHECKING:
+    from npusim.graph import StepGraph
 
 app = typer.Typer(
     help="Look at traces of training steps, re-shape them, make them.",
@@ -69,6 +72,7 @@ def reshape(
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The trace file to write.")],
     input_size: options.InputSize = None,
     batch: options.Batch = None,
+    json: options.Json = False,
 ) -> None:
     """Write a trace with another image size or batch; its masks stay.
 
@@ -84,7 +88,11 @@ def reshape(
 
     atomic.check(target.parent)
     _, graph = options.step_of(source)
-    trace.write(reshaped(graph, input_size, batch), target)
+    graph = reshaped(graph, input_size, batch)
+    trace.write(graph, target)
+    if json:
+        _print_record(graph, target)
+        return
     hint(f"written: {target}")
 
 
@@ -126,19 +134,28 @@ def import_(
     atomic.check(out.parent)
     graph = import_file(source, format, name=name, optimizer=optimizer, skip_unknown=skip_unknown)
     trace.write(graph, out)
-    macs = {phase: sum(op.macs for op in graph.phase(phase)) for phase in ("forward", "grad_input", "grad_weight")}
     skipped = list(graph.meta.get("skipped", ()))
     if json:
-        from npusim.report import json_text
-
-        value = {"name": graph.name, "out": str(out), "operations": len(graph.ops), "macs": macs, "skipped": skipped}
-        print(json_text(value), end="")
+        _print_record(graph, out, skipped=skipped)
         return
-    amounts = ", ".join(f"{phase} {count(number)}" for phase, number in macs.items())
+    amounts = ", ".join(f"{phase} {count(number)}" for phase, number in _macs(graph).items())
     print(clean(f"{graph.name}: {len(graph.ops)} operations; MACs: {amounts}"))
     for item in skipped:
         print(clean(f"left out: {item}"))
     print(clean(f"written: {out}"))
+
+
+def _macs(graph: StepGraph) -> dict[str, int]:
+    """MACs of every phase that computes some."""
+    return {phase: sum(op.macs for op in graph.phase(phase)) for phase in ("forward", "grad_input", "grad_weight")}
+
+
+def _print_record(graph: StepGraph, out: Path, **more: object) -> None:
+    """What was written, as JSON."""
+    from npusim.report import json_text
+
+    record = {"name": graph.name, "out": str(out), "operations": len(graph.ops), "macs": _macs(graph)}
+    print(json_text({**record, **more}), end="")
 
 
 @app.command("diff")
@@ -188,6 +205,7 @@ def capture(
         list[str] | None, typer.Argument(metavar="ARGUMENTS", help="Arguments of the script, behind --.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="OUT", help="The trace file to write.")] = None,
+    json: options.Json = False,
 ) -> None:
     """Capture a training step of a PyTorch script.
 
@@ -210,5 +228,8 @@ def capture(
     atomic.check(out.parent)
     graph = capture_script(script, arguments or [])
     trace.write(graph, out)
+    if json:
+        _print_record(graph, out)
+        return
     macs = count(sum(op.macs for op in graph.ops))
     print(clean(f"{graph.name}: {len(graph.ops)} operations, {macs} MACs\nwritten: {out}", keep="\n"))

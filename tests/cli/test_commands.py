@@ -60,6 +60,15 @@ def test_groups_list_their_commands(npusim, words):
     assert expected and all(f"\n  {name} " in result.out for name in expected)
 
 
+def test_every_command_speaks_json():
+    def parameters(group):
+        for command in group.commands.values():
+            yield from parameters(command) if hasattr(command, "commands") else [(command.name, command.params)]
+
+    silent = [name for name, found in parameters(typer.main.get_command(app)) if "json" not in {p.name for p in found}]
+    assert silent == []
+
+
 def test_help_is_quick_and_imports_nothing_heavy():
     code = (
         "import sys; sys.argv = ['npusim', '--help']\nfrom npusim.cli import main\n"
@@ -229,6 +238,9 @@ def test_trace_show_reshape_and_capture(npusim, tmp_path):
     target = tmp_path / "larger.npz"
     assert npusim("trace", "reshape", "small", target, "--batch", "4").code == 0
     assert trace.read(target).ops[0].dims.n == 4
+    record = json.loads(npusim("trace", "reshape", "small", target, "--batch", "4", "--json").out)
+    forward = sum(op.macs for op in trace.read(target).phase("forward"))
+    assert record["out"] == str(target) and record["operations"] == 19 and record["macs"]["forward"] == forward
     assert "npusim.trace.capture(model, step" in npusim("trace", "capture").out
 
 
