@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from npusim import text
@@ -78,10 +78,13 @@ def energy_groups(row: Mapping[str, Any]) -> dict[str, float]:
 def energy_basis(run: Result) -> str:
     """Table, node, DRAM and what is priced with low confidence, in a few words."""
     prices = run.facts.prices
-    low = (
-        f"; low confidence: {', '.join(name.replace('_', ' ') for name in prices.doubtful)}" if prices.doubtful else ""
-    )
-    return f"{text.clean(prices.table)}, {prices.node_nm} nm, {text.clean(run.hardware.dram.standard)}{low}"
+    return basis(prices.table, prices.node_nm, run.hardware.dram.standard, prices.doubtful)
+
+
+def basis(table: str, node_nm: int, dram: str, doubtful: Sequence[str]) -> str:
+    """What energies rest on, in one line."""
+    low = f"; low confidence: {', '.join(name.replace('_', ' ') for name in doubtful)}" if doubtful else ""
+    return f"{text.clean(table)}, {node_nm} nm, {text.clean(dram)}{low}"
 
 
 def shown_groups(stacks: Iterable[Mapping[str, float]]) -> list[str]:

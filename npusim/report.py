@@ -238,11 +238,12 @@ def summary(comparison: Comparison) -> list[str]:
     """The comparison in a few sentences."""
     cells, base, phases = comparison_cells(comparison), comparison.baseline, phases_of(comparison)
     facts, step = base.facts, cells[base.label, STEP]
+    by_method = f" and method {text.clean(facts.method)}" if facts.method else ""
     lines = [
         f"{text.clean(facts.workload)}: one training step of {facts.operations} operations, "
         f"{text.count(facts.macs)} multiply-accumulates before masks, on {text.clean(base.hardware)}.",
         masks_sentence(base),
-        f"With {text.clean(_flow(base))} the step takes {round(step['cycles']):,} cycles "
+        f"With {text.clean(facts.dataflow)}{by_method} the step takes {round(step['cycles']):,} cycles "
         f"({base.seconds * 1e3:.3g} ms) and {text.joules(step['energy_pj'])}.",
     ]
     if (base.label, WGC) in cells:

@@ -202,7 +202,7 @@ function drawTable(best) {
   for (const row of spread(best, 200)) {
     body.append(html("tr", {}, ...D.keys.map((_, k) => html("td", {}, keyText(k, row))), ...metrics.map((m) => html("td", {}, show(m, valueOf(m, row))))));
   }
-  const table = html("table", {}, html("caption", {}, `The front: ${best.length} points`), html("thead", {}, head), body);
+  const table = html("table", {}, html("caption", {}, `The front: ${best.length} ${best.length === 1 ? "point" : "points"}`), html("thead", {}, head), body);
   $("front-table").replaceChildren(html("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": "Front"}, table));
 }
 

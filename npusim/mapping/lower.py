@@ -68,7 +68,7 @@ def lower(
     if dataflow.selective and not graph.update_masks:
         raise ConfigError(
             f"dataflow {dataflow.name!r} skips work by update masks, but step {graph.name!r} has none; "
-            "use a recorded workload with update masks, or a dense dataflow"
+            "use a recorded workload with masks, a method that selects (swu:density=0.1), or a dense dataflow"
         )
     limits.check(graph, hw)
     pick = _Picker(choice or Choice(), objective or Objective(), hw)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from npusim import breakdown, plot, text
 from npusim.sweep import analysis, export, metrics
-from npusim.sweep.layers import Roofline
+from npusim.sweep.layers import Roofline, energy_bases
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ def figures(
     """Every figure of finished points (`analysis.done`) by file name without suffix."""
     import matplotlib
 
-    caption = f"Sweep {text.clean(name)}: {len(table):,} points. {_fixed(table)}"
+    caption = f"Sweep {text.clean(name)}: {len(table):,} points. {_fixed(table)}\n{_energy_basis(table)}".rstrip()
     with matplotlib.rc_context(plot.STYLE):
         drawn: dict[str, Figure | None] = {
             "pareto": pareto(table, objectives, caption),
@@ -256,6 +257,14 @@ def _number(value: float, metric: str) -> str:
     return f"{value:.3g}"
 
 
+def _energy_basis(table: pd.DataFrame) -> str:
+    """Where energies come from; of several tables or memories the first two are named."""
+    found = energy_bases(table)
+    more = f" and {len(found) - 2} more" if len(found) > 2 else ""
+    lines = [f"Energy: {' | '.join(found[:2])}{more}."] if found else []
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, plot.CAPTION_WIDTH))
+
+
 def _fixed(table: pd.DataFrame) -> str:
     shown = []
     for key in ("workload", "hardware", "batch", "input_size"):
@@ -270,6 +279,4 @@ def _group_label(groups: Sequence[tuple[str, ...]], first: str) -> str:
 
 
 def _wrapped(title: str) -> str:
-    import textwrap
-
     return "\n".join(textwrap.wrap(title, 58)[:2])

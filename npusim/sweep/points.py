@@ -135,7 +135,7 @@ class Resolver:
         if selective and not masked and not method:
             raise ConfigError(
                 f"dataflow {name!r} skips work by update masks, but workload {point['workload']!r} has none; "
-                "use a recorded workload with update masks, or a dense dataflow"
+                "use a recorded workload with masks, a method that selects (swu:density=0.1), or a dense dataflow"
             )
         objective, file = point.get("objective", "cycles"), point.get("mapping", "")
         mapping, chosen = self._once(("mapping", objective, file, point["workload"], size, batch), self._mapping)

@@ -54,7 +54,7 @@ from npusim.simulation import Run
         (
             ["run", "plain", "-d", "selective-row"],
             "dataflow 'selective-row' skips work by update masks, but step 'plain' has none; "
-            "use a recorded workload with update masks, or a dense dataflow",
+            "use a recorded workload with masks, a method that selects (swu:density=0.1), or a dense dataflow",
         ),
         (
             ["run", "small", "-d", "dense-os,dense-ws"],

@@ -273,3 +273,20 @@ def test_page_draws_itself_in_a_browser(page, masked, tmp_path):
     assert found["before"][0] == done and found["after"][0] == done * 2 // 3
     assert all(count > 0 for count in found["before"])
     assert "dataflow: " in found["tip"] and "cycles: " in found["tip"]
+
+
+def test_captions_name_where_energies_come_from(masked):
+    from npusim.sweep.figures import figures
+
+    table = analysis.done(masked.frame())
+    step = trace.read(table.workload[0])
+    machine = npu.load("edge-16x16").replace({"energy.sram_outside": "power-law"})
+    low = ", ".join(name.replace("_", " ") for name in simulate(step, machine).energy.prices.doubtful())
+    expected = f"\nEnergy: generic-28nm, 28 nm, LPDDR4; low confidence: {low}."
+    drawn = figures(table, ("cycles", "energy_pj"), "dense-os", [], "masked")
+    assert {figure.get_supxlabel().partition("\nEnergy")[2] for figure in drawn.values()} == {expected[7:]}
+    other = table.assign(hardware=["mcu-8x8" if i else "edge-16x16" for i in range(len(table))])
+    both = figures(other, ("cycles", "energy_pj"), "dense-os", [], "masked")["pareto"].get_supxlabel()
+    assert " | generic-45nm, 45 nm, HyperRAM" in both.replace("\n", " ")
+    gone = table.assign(hardware="no-such-machine")
+    assert "Energy" not in figures(gone, ("cycles",), "dense-os", [], "masked")["pareto"].get_supxlabel()
