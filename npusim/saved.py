@@ -16,14 +16,18 @@ report that was made with them. Names lose control characters (`npusim.text`).
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npusim import config, memory, text
+from npusim.bounds import BOUNDS
+from npusim.breakdown import STEP
 from npusim.comparison import Comparison
 from npusim.counters import COUNTERS
 from npusim.errors import ConfigError, ResultsError
+from npusim.graph import PHASES
 from npusim.report import csv_text, json_text
 from npusim.results import WORDS, Facts, Result
 from npusim.simulation import TIMING
@@ -42,6 +46,8 @@ NEEDED = {
     "memory": ("phase", "name", *memory.GROUPS),
 }
 SCHEMA = 1
+MAX_FILE_BYTES = 2**28
+LARGEST = 1e30
 
 
 def files(result: Result | Comparison) -> dict[str, str]:
@@ -64,22 +70,28 @@ def read(folder: str | Path) -> Result | Comparison:
     folder = Path(folder)
     path = folder / "manifest.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        record = json.loads(_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         hint = "" if folder.is_dir() else "; a folder that `npusim run --out` or `compare --out` wrote is needed"
         reason = getattr(error, "strerror", None) or error
         raise ResultsError(f"{path}: cannot be read: {reason}{hint}") from None
     runs = record.get("runs") if isinstance(record, dict) else None
     if not isinstance(runs, list) or not runs or not all(isinstance(run, dict) and "label" in run for run in runs):
         raise ResultsError(f"{path}: has no 'runs': another version of npusim wrote it")
-    if record.get("schema") != SCHEMA:
-        raise ResultsError(f"{path}: schema = {record.get('schema')!r}; this version of npusim reads {SCHEMA}")
+    if type(record.get("schema")) is not int or record["schema"] != SCHEMA:
+        raise ResultsError(
+            f"{path}: schema = {str(record.get('schema'))[:40]!r}; this version of npusim reads {SCHEMA}"
+        )
     labels = [str(run.pop("label")) for run in runs]
     try:
         facts = [config.validate(Facts, run, f"{path}: runs.{i}") for i, run in enumerate(runs)]
     except ConfigError as error:
         raise ResultsError(str(error)) from None
+    if len(set(labels)) < len(labels):
+        raise ResultsError(f"{path}: two of its runs have the same label")
     tables = {name: _split(folder / f"{name}.csv", name, labels) for name in TABLES}
+    for i, fact in enumerate(facts):
+        _check_facts(fact, tables["layers"][i], tables["phases"][i], f"{path}: runs.{i}")
     rest = {key: value for key, value in record.items() if key != "runs"}
     results = tuple(
         Result(label, fact, **{name: tables[name][i] for name in TABLES}, manifest=_checked(rest, path))
@@ -88,11 +100,34 @@ def read(folder: str | Path) -> Result | Comparison:
     return results[0] if len(results) == 1 else Comparison(results)
 
 
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        raw = file.read(MAX_FILE_BYTES + 1)
+    if len(raw) > MAX_FILE_BYTES:
+        raise ValueError(f"larger than {MAX_FILE_BYTES} bytes, the limit for a file of results")
+    return raw.decode("utf-8")
+
+
+def _check_facts(facts: Facts, layers: pd.DataFrame, phases: pd.DataFrame, where: str) -> None:
+    """ResultsError when the prices name work or components that the tables do not have, or a number is out of range."""
+    work = sorted({a.work for a in facts.prices.actions} - set(layers.columns))
+    parts = sorted({a.component for a in facts.prices.actions if f"{a.component}_pj" not in phases})
+    for missing, file, what in ((work, "layers.csv", "work"), (parts, "phases.csv", "components")):
+        if missing:
+            raise ResultsError(f"{where}: prices of {what} that {file} does not have: {', '.join(missing)[:200]}")
+    prices, masked = facts.prices, facts.masked
+    numbers = (facts.operations, facts.macs, masked.parameters, masked.selected, masked.size, prices.node_nm,
+               prices.leakage_mw, *facts.shares, *(a.pj for a in prices.actions))  # fmt: skip
+    if not facts.shares or not all(0 <= n < LARGEST for n in numbers):
+        raise ResultsError(f"{where}: a number is missing, negative or too large")
+
+
 def _checked(record: dict[str, Any], path: Path) -> dict[str, Any]:
     known = {"command": list, "date": str, "versions": dict, "code_sha256": str, "workload": dict, "hardware": dict,
              "dataflows": dict}  # fmt: skip
     bad = [key for key, kind in known.items() if not isinstance(record.get(key), kind)]
-    bad += [f"{key}.digest" for key in ("workload", "hardware") if key not in bad and "digest" not in record[key]]
+    bad += [f"{key}.digest" for key in ("workload", "hardware")
+            if key not in bad and not isinstance(record[key].get("digest"), str)]  # fmt: skip
     if bad:
         raise ResultsError(f"{path}: missing or of another kind: {', '.join(bad)}")
     return record
@@ -156,9 +191,11 @@ def _table(path: Path, name: str) -> pd.DataFrame:
 
     words = ("run", "unit", *WORDS)
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        frame = pd.read_csv(io.StringIO(_text(path)), dtype=str, keep_default_na=False, index_col=False)
     except (OSError, ValueError) as error:
         raise ResultsError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if frame.columns.has_duplicates:
+        raise ResultsError(f"{path}: has a column twice")
     strange = []
     for column in frame:
         if column in words:
@@ -175,7 +212,31 @@ def _table(path: Path, name: str) -> pd.DataFrame:
     if strange or empty or frame.empty:
         problem = "is empty" if frame.empty else f"holds no numbers in {', '.join([*strange, *empty])}"
         raise ResultsError(f"{path}: {problem}")
+    _check_cells(frame, name, path)
     return frame
+
+
+def _check_cells(frame: pd.DataFrame, name: str, path: Path) -> None:
+    """ResultsError for numbers that no simulation gives, unknown phases and bounds, and rows that are missing."""
+    import numpy as np
+
+    for column in frame.select_dtypes("number"):
+        values = frame[column].to_numpy()
+        shown = values[~np.isnan(values.astype(float))]
+        if not ((shown >= 0) & (shown < LARGEST)).all():
+            raise ResultsError(f"{path}: {column} holds a number that is negative, not finite or too large")
+    allowed = {"phase": (*PHASES, STEP) if name == "phases" else PHASES, "bound": BOUNDS}
+    for column, known in allowed.items():
+        if column in frame and not frame[column].isin(known).all():
+            raise ResultsError(f"{path}: {column} must be one of {', '.join(known)}")
+    key = _INDEX.get(name)
+    if key and frame.duplicated([k for k in ("run", key) if k in frame]).any():
+        raise ResultsError(f"{path}: a {key} stands there twice")
+    if name == "phases":
+        steps = frame[frame["phase"] == STEP]
+        runs = frame["run"].nunique() if "run" in frame else 1
+        if len(steps) != runs:
+            raise ResultsError(f"{path}: the row of phase {STEP} is missing")
 
 
 def _numbers(column: pd.Series) -> pd.Series:

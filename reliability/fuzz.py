@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
+from random import Random
 
 import atheris
 
@@ -17,20 +18,29 @@ warnings.simplefilter("error")
 with atheris.instrument_imports(include=["npusim", "tomllib", "configparser", "json"], enable_loader_override=False):
     import npusim.catalogue
     import npusim.cli.options
+    import npusim.energy.accelergy
     import npusim.energy.table
     import npusim.engine.dram_standards
+    import npusim.mapping.choice
     import npusim.method
     import npusim.npu
+    import npusim.saved
     import npusim.scalesim.config
     import npusim.scalesim.topology
+    import npusim.sweep.export
     import npusim.sweep.spec
     import npusim.synthesis
     import npusim.trace.format
+    import npusim.trace.imports.jaxpr
     import npusim.trace.imports.onnx_model
+    import npusim.trace.imports.pytorch_events
     import npusim.trace.imports.table
     import npusim.trace.imports.topology
-    import npusim.trace.tinyengine  # noqa: F401
+    import npusim.trace.tinyengine
+    import npusim.validate.dram
+    import npusim.validate.result  # noqa: F401
 
+from reliability import mutation  # noqa: E402
 from reliability.targets import TARGETS  # noqa: E402
 
 
@@ -50,7 +60,17 @@ def main() -> None:
     def one(data: bytes) -> None:
         target.consume(data)
 
-    atheris.Setup([sys.argv[0], *options, f"-dict={words}", str(folder)], one)
+    def change(data: bytes, most: int, seed: int) -> bytes:
+        """Of JSON and tables, every other input is changed as such, not as bytes."""
+        random = Random(seed)
+        found = None
+        if random.random() < 0.5:
+            is_json = target.suffix == ".json"
+            found = mutation.mutated(data, random, target.tokens) if is_json else mutation.mutated_cells(data, random)
+        return found if found is not None and len(found) <= most else atheris.Mutate(data, most)
+
+    structured = {"custom_mutator": change} if target.suffix in (".json", ".csv", ".tables") else {}
+    atheris.Setup([sys.argv[0], *options, f"-dict={words}", str(folder)], one, **structured)
     atheris.Fuzz()
 
 

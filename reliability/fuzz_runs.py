@@ -11,11 +11,12 @@ import sys
 import time
 from pathlib import Path
 
-from reliability.targets import ROOT, TARGETS
+from reliability.target import ROOT
+from reliability.targets import TARGETS
 
 FIELDS = ("target", "seconds", "cpu_seconds", "executions", "corpus", "crashes", "date")
 # What a single input may take before it counts as a hang or a memory blow-up.
-INPUT_SECONDS, PROCESS_MB, INPUT_BYTES = 20, 3000, 20_000
+INPUT_SECONDS, PROCESS_MB = 20, 3000
 
 
 def run(names: list[str], seconds: int, folder: Path, out: Path) -> int:
@@ -43,7 +44,7 @@ def stretch(name: str, seconds: int, folder: Path) -> dict[str, object]:
     command = [
         sys.executable, str(ROOT / "reliability" / "fuzz.py"), name, str(folder / name),
         f"-max_total_time={seconds}", f"-timeout={INPUT_SECONDS}", f"-rss_limit_mb={PROCESS_MB}",
-        f"-max_len={INPUT_BYTES if name != 'command-line' else 400}", f"-artifact_prefix={found}/",
+        f"-max_len={TARGETS[name].most_bytes}", f"-artifact_prefix={found}/",
     ]  # fmt: skip
     used, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     log = folder / f"{name}.log"

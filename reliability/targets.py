@@ -1,64 +1,18 @@
-"""What reads data from outside, as functions of bytes: the fuzzers and the tests drive the same ones.
-
-The outcome of `Target.consume` is "ok" or "refused" (one NpusimError with a message that names the place); anything
-else it raises is a fault of npusim.
-"""
+"""What reads data from outside: the fuzzers and the tests drive the same targets."""
 
 from __future__ import annotations
 
 import gzip
 import json
-import os
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from npusim.errors import NpusimError
-
-ROOT = Path(__file__).resolve().parents[1]
-CORPUS = ROOT / "tests" / "data" / "fuzz"
-SCRATCH = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())
-
-
-@dataclass(frozen=True)
-class Target:
-    """`read` gets the path of a file with the input; `seeds` are inputs to start from, `tokens` words of the format."""
-
-    name: str
-    suffix: str
-    read: Callable[[Path], object]
-    seeds: Callable[[], Iterable[bytes]]
-    tokens: tuple[str, ...] = ()
-    names_file: bool = True
-
-    def consume(self, data: bytes) -> str:
-        path = _scratch() / f"input{self.suffix}"
-        path.write_bytes(data)
-        try:
-            self.read(path)
-        except NpusimError as error:
-            text = str(error)
-            assert text.strip(), "an empty message"
-            assert not self.names_file or path.name in text, f"the message does not name the file: {text!r}"
-            return "refused"
-        return "ok"
-
-    def corpus(self) -> list[Path]:
-        """Inputs that once broke something, or that a fuzzer found worth keeping."""
-        return sorted((CORPUS / self.name).glob("*"))
-
-
-@cache
-def _scratch() -> Path:
-    return Path(tempfile.mkdtemp(prefix="npusim-fuzz-", dir=SCRATCH))
-
-
-def _files(*patterns: str) -> Callable[[], list[bytes]]:
-    return lambda: [path.read_bytes() for pattern in patterns for path in sorted(ROOT.glob(pattern))]
+from reliability import foreign, stored
+from reliability.target import ROOT, Target, files, scratch
 
 
 def read_trace(path: Path) -> None:
@@ -81,7 +35,7 @@ def read_trace(path: Path) -> None:
 @cache
 def _trace_members() -> dict[str, bytes]:
     """Members of the trace of a small step with two masks."""
-    path = _scratch() / "seed.npz"
+    path = scratch() / "seed.npz"
     path.write_bytes(_trace())
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
@@ -104,7 +58,7 @@ def _trace() -> bytes:
     ]
     shapes = {"conv.weight": (2, 2, 3, 3), "fc.weight": (3, 2, 1, 1)}
     masks = {name: Mask.of(np.arange(np.prod(shape)).reshape(shape) % 3 == 0) for name, shape in shapes.items()}
-    path = _scratch() / "seed.npz"
+    path = scratch() / "seed.npz"
     trace.write(replace(from_layers(net, "seed"), update_masks=masks), path)
     return path.read_bytes()
 
@@ -229,26 +183,29 @@ LAYER_TOKENS = (
 TARGETS = {
     target.name: target
     for target in (
+        *foreign.TARGETS,
+        *stored.TARGETS,
         Target("trace", ".npz", read_trace, trace_seeds, ('"ops"', '"dims"', '"tensors"', '"masks"', "PK\x05\x06")),
-        Target("hardware", ".toml", read_hardware, _files("npusim/data/hardware/*.toml"), TOML_TOKENS),
-        Target("energy", ".toml", read_energy, _files("npusim/data/energy/*.toml"), (*TOML_TOKENS, "base")),
+        Target("hardware", ".toml", read_hardware, files("npusim/data/hardware/*.toml"), TOML_TOKENS),
+        Target("energy", ".toml", read_energy, files("npusim/data/energy/*.toml"), (*TOML_TOKENS, "base")),
         Target(
-            "sweep", ".toml", read_sweep, _files("experiments/sweeps/*.toml"),
+            "sweep", ".toml", read_sweep, files("experiments/sweeps/*.toml"),
             (*TOML_TOKENS, "..", "log2", "step", "linear", "[grid]", "[[linked]]", "[random]", "<=", "KiB"),
         ),
         Target("layers", ".toml", read_layers, lambda: [LAYERS, ATTENTION], (*TOML_TOKENS, *LAYER_TOKENS)),
-        Target("dram", ".toml", read_dram, _files("npusim/data/dram/*.toml"), TOML_TOKENS),
+        Target("dram", ".toml", read_dram, files("npusim/data/dram/*.toml"), TOML_TOKENS),
         Target(
             "tinyengine", ".json", read_tinyengine, tinyengine_seeds,
             ("nn.mcuconv2d", "nn.conv2d_transpose", "nn.conv2d", "reshape", "attrs", "NaN", "Infinity"),
         ),
-        Target("onnx", ".onnx", read_onnx, _files("tests/data/imports/*.onnx"), ("Conv", "Gemm", "weight", "Relu")),
+        Target("onnx", ".onnx", read_onnx, files("tests/data/imports/*.onnx"), ("Conv", "Gemm", "weight", "Relu")),
         Target("layer-table", ".csv", read_layer_table, lambda: [TABLE], (",", "conv", "3x3", "input", "out")),
         Target("topology", ".csv", read_topology, lambda: [TOPOLOGY, GEMMS], (",", "DP", "1:4", "2147483648")),
         Target("scalesim-config", ".cfg", read_scalesim_config, lambda: [SCALESIM], ("[", "]", "=", "USER", "CALC")),
         Target(
             "command-line", ".txt", read_texts, lambda: COMMANDS.splitlines(),
             ("array.rows", "..", " log2", "KiB", "GB/s", "last-k", "swu", ":", "=", ","), names_file=False,
+            most_bytes=400,
         ),
     )
 }  # fmt: skip

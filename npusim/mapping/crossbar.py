@@ -165,10 +165,10 @@ def column_masks(nbytes: int, hw: Hardware) -> tuple[Stream, dict[str, int]]:
     chunks = max(1, ceil_div(nbytes, buffer.slot_bytes))
     limits.tasks(4 * chunks, "crossbars")
     sizes = _split(nbytes, chunks)
-    stream = _stream(sizes, np.zeros_like(sizes), np.zeros_like(sizes), ceil_div(sizes, buffer.bytes_per_cycle), hw)
+    none, cycles = np.zeros_like(sizes), ceil_div(sizes, buffer.bytes_per_cycle)
+    stream = _stream(sizes, none, none, cycles, hw, buffer.slots)
     loads = stream.tasks[:, _kernels.BUFFER] == tp.BUFFER_A
     stream.tasks[loads, _kernels.BUFFER] = tp.MASK_BUFFER
-    stream.tasks[:, _kernels.SLOT] = np.minimum(stream.tasks[:, _kernels.SLOT], buffer.slots - 1)
     return stream, {"mask_read_bytes": nbytes}
 
 
@@ -244,10 +244,13 @@ def _halves(total: int) -> list[int]:
     return sizes
 
 
-def _stream(a_bytes, b_bytes, out_bytes, cycles, hw: Hardware) -> Stream:
-    """A stream whose work is done by the array's unit in place of the vector unit."""
+def _stream(a_bytes, b_bytes, out_bytes, cycles, hw: Hardware, first_slots: int = 0) -> Stream:
+    """A stream whose work is done by the array's unit in place of the vector unit.
+
+    `first_slots` of the buffer that its first operand comes through, when that is not A.
+    """
     buffers = hw.buffers
-    slots = np.array([buffers.a.slots, buffers.b.slots, buffers.accumulator.slots])
+    slots = np.array([first_slots or buffers.a.slots, buffers.b.slots, buffers.accumulator.slots])
     columns = (np.ascontiguousarray(c, dtype=np.int64) for c in (a_bytes, b_bytes, out_bytes, cycles))
     tasks, deps = _kernels.emit_stream(len(cycles), 1, *columns, slots)
     tasks[tasks[:, _kernels.KIND] == tp.VECTOR, _kernels.KIND] = tp.COMPUTE

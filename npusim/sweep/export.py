@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npusim.errors import NpusimError
 from npusim.sweep.metrics import METRICS
-from npusim.sweep.store import Store
+from npusim.sweep.store import STATUSES, Store, StoreError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,11 +31,39 @@ def frame(store: str | Path, sweep: str | None = None) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame(columns=columns)
     table = pd.DataFrame.from_records(rows, columns=columns)
-    # One parse of one long list is many times faster than one of every row.
-    points = pd.DataFrame.from_records(json.loads(f"[{','.join(table.pop('point'))}]"))
+    points = pd.DataFrame.from_records(_points(table.pop("point"), columns, store))
+    _check_cells(table, store)
     for name, kind in METRICS.items():
         table[name] = table[name].astype("Int64" if kind is int else "float64")
     return pd.concat([points, table.drop(columns="position")], axis=1)
+
+
+def _points(texts: Iterable[Any], columns: Sequence[str], store: str | Path) -> list[dict[str, Any]]:
+    """The points of a sweep's rows; StoreError when they are none."""
+    try:
+        # One parse of one long list is many times faster than one of every row.
+        found = json.loads(f"[{','.join(texts)}]")
+    except (ValueError, TypeError, RecursionError):
+        raise StoreError(f"{store}: a point is no JSON: the store is damaged") from None
+    for point in found:
+        if not isinstance(point, dict) or not all(isinstance(v, (str, int, float, type(None))) for v in point.values()):
+            raise StoreError(f"{store}: a point is no table of plain values: the store is damaged")
+        if twice := point.keys() & set(columns):
+            raise StoreError(f"{store}: a point sets {min(twice)}, which is a result: the store is damaged")
+    return found
+
+
+def _check_cells(table: pd.DataFrame, store: str | Path) -> None:
+    """StoreError when a cell is of another kind than npusim writes: SQLite takes any into any column."""
+    kinds = {**dict.fromkeys(("key", "status", "message"), (str,)), "position": (int,),
+             **{name: (int,) if kind is int else (int, float) for name, kind in METRICS.items()}}  # fmt: skip
+    for column, kind in kinds.items():
+        cells = table[column].dropna() if column in METRICS else table[column]
+        whole = table[column].dtype.kind == "f" and kind == (int,)  # integers and None become floats
+        if not all((whole and float(v).is_integer()) or (isinstance(v, kind) and v == v) for v in cells.tolist()):
+            raise StoreError(f"{store}: column {column} holds something else than npusim writes: the store is damaged")
+    if not table["status"].isin(STATUSES).all():
+        raise StoreError(f"{store}: an unknown status: the store is damaged")
 
 
 def chosen(store: Store, sweep: str | None) -> str:

@@ -154,7 +154,13 @@ class Store:
         """Description of every sweep by name."""
         with self._clear_errors():
             rows = self._connection.execute("SELECT name, description FROM sweeps ORDER BY date, name").fetchall()
-        return {name: json.loads(text) for name, text in rows}
+        try:
+            found = {str(name): json.loads(text) for name, text in rows}
+        except (ValueError, TypeError, RecursionError):
+            raise StoreError(f"{self.path}: the description of a sweep is no JSON: the store is damaged") from None
+        if not all(isinstance(value, dict) for value in found.values()):
+            raise StoreError(f"{self.path}: the description of a sweep is no table: the store is damaged")
+        return found
 
     def rows(self, sweep: str) -> tuple[list[str], list[tuple]]:
         """Column names and rows (position, point as JSON, key, status, message, METRICS) of a sweep's points that
@@ -230,6 +236,8 @@ class Store:
     def _clear_errors(self) -> Iterator[None]:
         try:
             yield
+        except UnicodeDecodeError:  # of a name in SQLite's own message
+            raise StoreError(f"{self.path}: the store is damaged: text that is not UTF-8") from None
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.ProgrammingError):
                 raise

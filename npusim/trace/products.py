@@ -58,6 +58,8 @@ def conv_dims(call: Call, x: torch.Tensor, w: torch.Tensor, options: tuple[Any, 
     k, _, *taps = (int(v) for v in w.shape)
     (h, width), (r, s) = ((1, *extent), (1, *taps)) if flat else (extent, taps)
     steps, around, apart = (((1, int(v[0])) if flat else pair(v)) for v in (stride, padding, dilation))
+    if min(*steps, *apart, int(groups)) < 1 or min(around) < 0:
+        raise CaptureError(f"stride {steps}, padding {around}, dilation {apart}, {groups} groups: out of range")
     return Conv(n, c, h, width, k, r, s, steps, (0, around[1]) if flat else around, apart, int(groups))
 
 

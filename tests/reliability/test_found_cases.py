@@ -1,9 +1,15 @@
 """What random cases found once; each stays found."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from npusim import method, npu
+from npusim import program as tp
+from npusim.errors import TraceError
 from npusim.graph import Conv
+from npusim.mapping import _kernels
 from npusim.method_runs import simulate_plan
 from npusim.simulation import simulate
 from npusim.synthesis import from_layers
@@ -94,9 +100,6 @@ def test_every_method_on_a_step_without_weight_layers(name, layers):
 
 @pytest.mark.parametrize("strides", [[0, 1], [1, -1]])
 def test_a_tinyengine_stride_of_zero_is_named(tmp_path, strides):
-    import json
-
-    from npusim.errors import TraceError
     from npusim.trace import tinyengine
     from reliability.targets import tinyengine_seeds
 
@@ -130,3 +133,93 @@ def test_a_mask_on_a_part_of_a_weight_in_crossbars_is_refused():
 
     found = laws.check(cases.numbered(4, 1631))
     assert found.outcome == "refused: CapacityError" and "masks of parts are not modelled on crossbars" in found.message
+
+
+@pytest.mark.parametrize(("a", "mask"), [(True, False), (False, True)])
+def test_masks_of_crossbar_columns_come_through_the_slots_of_their_own_buffer(a, mask):
+    """Their loads alternated between as many slots as buffer A has; a mask buffer of one slot was refilled in use."""
+    from npusim.mapping import crossbar
+
+    machine = npu.load("reram-128x128").replace({"buffers.a.double_buffered": a, "buffers.mask.double_buffered": mask})
+    buffer = machine.buffers.mask
+    tasks = crossbar.column_masks(5 * buffer.slot_bytes, machine)[0].tasks
+    slots = tasks[tasks[:, _kernels.BUFFER] == tp.MASK_BUFFER, _kernels.SLOT]
+    assert slots.tolist() == [i % buffer.slots for i in range(5)]
+
+
+def imported(path, value):
+    from npusim.trace import import_file
+
+    path.write_text(json.dumps(value))
+    return import_file(path)
+
+
+def seed(name):
+    return json.loads((Path(__file__).parents[2] / "reliability" / "seeds" / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("stride", [0, 2**40, 2**80])
+def test_a_jax_convolution_whose_padding_fits_nothing_is_named_at_once(tmp_path, stride):
+    """Paddings were tried one after the other, of a list as long as the stride."""
+    value = seed("jax")
+    value["eqns"][0]["params"]["window_strides"] = [stride, 1]
+    value["vars"][3][0] = [2, 2, 0, 2]
+    with pytest.raises(TraceError, match=r"step\.json: eqns\[0\] \(conv_general_dilated\): no padding gives"):
+        imported(tmp_path / "step.json", value)
+
+
+def test_the_padding_that_fits_is_the_smallest_one():
+    from npusim.trace.imports.onnx_nodes import Unknown, fitting_padding
+
+    for size in range(1, 9):
+        for extent in range(1, 6):
+            for stride in range(1, 5):
+                for out in range(0, 8):
+                    fitting = [p for p in range(extent + stride) if (size + 2 * p - extent) // stride + 1 == out]
+                    try:
+                        found = fitting_padding(size, out, extent, stride, 0)
+                    except Unknown:
+                        assert not fitting
+                    else:
+                        assert found == min(fitting)
+
+
+def test_jax_equations_that_write_nothing_are_nothing(tmp_path):
+    value = seed("jax")
+    whole = imported(tmp_path / "step.json", value)
+    value["eqns"].insert(3, {"p": "debug_callback", "in": [4], "out": [], "stack": "jvp()", "params": {}})
+    assert imported(tmp_path / "step.json", value).digest() == whole.digest()
+
+
+@pytest.mark.parametrize(
+    ("out", "reads", "said"), [(4, [4], "variable 4 before it is written"), (3, [4], "variable 3 again")]
+)
+def test_jax_variables_that_lead_round_in_circles_are_refused(tmp_path, out, reads, said):
+    value = seed("jax")
+    value["eqns"][1] = {"p": "reshape", "in": reads, "out": [out], "stack": "jvp()", "params": {}}
+    with pytest.raises(TraceError, match=said):
+        imported(tmp_path / "step.json", value)
+
+
+@pytest.mark.parametrize("name", ["execution-trace", "profiler"])
+def test_a_convolution_with_stride_zero_or_three_dimensions_is_named_with_its_file(tmp_path, name):
+    value = seed(name)
+    for said, stride, transposed in (("stride", [0, 1], False), ("transposed", [1, 1], True)):
+        for entry in value.get("nodes") or value["traceEvents"]:
+            if entry["name"] == "aten::convolution":
+                if name == "profiler":
+                    entry["args"]["Concrete Inputs"][3] = str(stride)
+                    entry["args"]["Concrete Inputs"][6] = str(transposed)
+                else:
+                    entry["inputs"]["values"][3], entry["inputs"]["values"][6] = stride, transposed
+        with pytest.raises(TraceError, match=rf"step\.json: (nodes|traceEvents)\[\d+\] aten::convolution: .*{said}"):
+            imported(tmp_path / "step.json", value)
+
+
+def test_a_file_that_is_rewritten_at_once_is_read_again(tmp_path):
+    """The parsed file was kept by its time stamp, which has steps of milliseconds."""
+    value = seed("jax")
+    assert imported(tmp_path / "step.json", value)
+    for number in range(50):
+        value["parameters"][0] = f"name{number}.weight"
+        assert f"name{number}.weight" in imported(tmp_path / "step.json", value).tensors

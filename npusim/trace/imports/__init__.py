@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from npusim.errors import NpusimError, TraceError, closest
+from npusim.trace.imports import files
 
 if TYPE_CHECKING:
     from npusim.graph import StepGraph
@@ -56,7 +57,10 @@ def import_file(
         options["optimizer"] = optimizer
     if skip_unknown and chosen in SKIPPING:
         options["skip_unknown"] = True
-    return _reader(chosen)(path, **options)
+    try:
+        return _reader(chosen)(path, **options)
+    finally:
+        files.forget()
 
 
 def detect(path: str | Path) -> str:
@@ -70,9 +74,7 @@ def detect(path: str | Path) -> str:
 
         return "layers" if is_table(path) else "scalesim"
     if last == ".json":
-        from npusim.trace.imports.files import load_json
-
-        return _of_json(load_json(path), path)
+        return _of_json(files.load_json(path), path)
     if last == ".cfg":
         raise TraceError(
             f"{path}: a SCALE-Sim configuration is a machine, not a step; "

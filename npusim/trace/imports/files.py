@@ -38,21 +38,26 @@ def read_text(path: str | Path, most: int = MAX_TABLE_BYTES) -> str:
 
 
 def load_json(path: str | Path) -> Any:
-    """The value of a JSON file, gzipped or not."""
-    status = Path(path).stat() if Path(path).exists() else None
-    return _load_json(str(path), status.st_mtime_ns if status else 0)
-
-
-@lru_cache(maxsize=1)
-def _load_json(path: str, stamp: int) -> Any:
+    """The value of a JSON file, gzipped or not. Not to be changed: the next call may get the same."""
     data = read_bytes(path)
     if data[:2] == b"\x1f\x8b":
-        data = _inflate(path)
+        data = _inflate(str(path))
     try:
-        return json.loads(data)
+        return _parsed(data)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise TraceError(f"{path}: not valid JSON: {reason[:300]}") from None
+
+
+@lru_cache(maxsize=1)
+def _parsed(data: bytes) -> Any:
+    """Parsed once, though a file is read twice: to see of which format it is, and as that."""
+    return json.loads(data)
+
+
+def forget() -> None:
+    """Let go of the JSON that was parsed last."""
+    _parsed.cache_clear()
 
 
 def _inflate(path: str) -> bytes:

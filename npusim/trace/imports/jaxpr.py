@@ -99,7 +99,24 @@ def _program(value: Any) -> Program:
             Equation(i, item["p"], reads, writes, item["stack"], params if isinstance(params, dict) else {})
         )
     invars, outvars = (_numbers(value[key], key, len(kinds)) for key in ("invars", "outvars"))
+    _in_order(invars, equations)
     return Program(kinds, invars, outvars, equations, names, str(value["jax"])[:40])
+
+
+def _in_order(invars: tuple[int, ...], equations: list[Equation]) -> None:
+    """Every variable is an argument or is written once, before it is read; constants of the function are never written.
+
+    Without that, views could lead round in circles.
+    """
+    written = set(invars)
+    later = {v for equation in equations for v in equation.writes}
+    for equation in equations:
+        if early := [v for v in equation.reads if v in later and v not in written]:
+            raise _Wrong(f"eqns[{equation.index}]: reads variable {early[0]} before it is written")
+        for v in equation.writes:
+            if v < 0 or v in written:
+                raise _Wrong(f"eqns[{equation.index}]: writes {'no variable' if v < 0 else f'variable {v} again'}")
+            written.add(v)
 
 
 def _list(value: Any, where: str, most: int) -> list[Any]:

@@ -177,7 +177,9 @@ class _Step(Values):
     # --- equations
 
     def _equation(self, equation: Equation) -> None:
-        row = bool(equation.writes) and equation.writes[0] in self.parameters
+        if not equation.writes:  # such as a debug callback
+            return
+        row = equation.writes[0] in self.parameters
         if row or equation.index in self.late or equation.index in self.skip:
             return
         if equation.params.get("products"):
@@ -401,9 +403,12 @@ class _Step(Values):
             self.results = set(self.program.outvars)
         found = set()
         for v in inside:
-            waiting = [v]
+            waiting, seen = [v], set()
             while waiting:
                 w = waiting.pop()
+                if w in seen:
+                    continue
+                seen.add(w)
                 for index in self.readers.get(w, ()):
                     equation = self.program.equations[index]
                     if equation.primitive in VIEWS or self._only_repeats(equation):

@@ -104,10 +104,11 @@ def _pads(given: Any, axis: int, axes: int) -> int:
 
 def fitting_padding(size: int, out: int, extent: int, stride: int, total: int) -> int:
     """Padding on both sides that gives `out` windows of `extent`; that of the file when it is symmetric."""
-    tried = [(total + 1) // 2, total // 2, *range(extent + stride)]
-    for padding in tried:
-        if (size + 2 * padding - extent) // stride + 1 == out:
-            return padding
+    if stride > 0:
+        least = max(0, -((size - extent - (out - 1) * stride) // 2))
+        for padding in ((total + 1) // 2, total // 2, least):
+            if (size + 2 * padding - extent) // stride + 1 == out and padding < max(extent + stride, total):
+                return padding
     raise Unknown(f"no padding gives {out} windows of {extent} with stride {stride} on {size} values")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from npusim.errors import TraceError
+from npusim.errors import NpusimError, TraceError
 from npusim.trace import attention
 from npusim.trace.imports.pytorch_replay import COMPOSITE, WEIGHTS
 from npusim.trace.products import Call, conv_dims
@@ -42,6 +42,8 @@ def identify(events: list[Event], path: str) -> None:
     for event in events:
         try:
             guess.event(event)
+        except NpusimError as error:
+            raise TraceError(f"{path}: {event.label}: {error}") from None
         except (TypeError, ValueError, IndexError, AttributeError, KeyError, ZeroDivisionError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise TraceError(
