@@ -28,7 +28,8 @@ from pydantic import Field
 from npusim import config
 from npusim.errors import ConfigError, closest
 
-MAX_FILE_BYTES = 2**24
+MAX_FILE_BYTES = 2**22
+MAX_VALUES = 2**20
 ACTIONS, ONE = ("mac", "adder", "vector"), ("register_byte", "index_decode", "mux_bit")
 BUFFERS, WAYS = ("a", "b", "accumulator", "mask"), ("read", "write", "leak")
 ALLOWED = (
@@ -121,7 +122,10 @@ def _energy(ert: Mapping[str, list[Any]], reference: Reference) -> tuple[str, fl
         names = list(dict.fromkeys(str(row.get("name")) for row in ert[matches[0]] if isinstance(row, Mapping)))
         raise ConfigError(f"{matches[0]} has no action {action!r}{closest(action, names)}; it has: {', '.join(names)}")
     fitting = [row for row in rows if _arguments(row).items() >= reference.arguments.items()]
-    energies = {row.get("energy") for row in fitting}
+    given = [row.get("energy") for row in fitting]
+    if not all(isinstance(energy, (int, float, str, type(None))) for energy in given):
+        raise ConfigError(f"{matches[0]}.{action}: energy must be a number of pJ, 0 or more")
+    energies = set(given)
     if len(energies) != 1:
         options = "; ".join(f"{_arguments(row)} {row.get('energy')} pJ" for row in rows)
         raise ConfigError(f"{matches[0]}.{action} has several energies, choose by arguments: {options}")
@@ -151,6 +155,18 @@ def _bare(name: str) -> str:
     return re.sub(r"\[[^\]]*\]", "", name)
 
 
+def _at_most(data: Any, count: int) -> bool:
+    """Whether `data` has at most so many values, those that aliases repeat counted every time."""
+    waiting = [data]
+    while waiting and count >= 0:
+        value = waiting.pop()
+        count -= 1
+        inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, set, tuple)) else ()
+        count -= len(inside) if len(inside) > count else 0
+        waiting += inside if count >= 0 else ()
+    return count >= 0
+
+
 def _tables(path: Path) -> dict[str, list[Any]]:
     """Component -> its actions; ConfigError when `path` is no ERT."""
     try:
@@ -158,15 +174,20 @@ def _tables(path: Path) -> dict[str, list[Any]]:
     except ModuleNotFoundError:
         raise ConfigError('an Accelergy ERT needs PyYAML: pip install "npusim[accelergy]"') from None
     try:
-        raw = path.read_bytes()[: MAX_FILE_BYTES + 1]
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path}: not a regular file")
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:  # a null character in its name
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if len(raw) > MAX_FILE_BYTES:
         raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes, the limit for an ERT")
     try:
         data = yaml.safe_load(raw)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not _at_most(data, MAX_VALUES):
+        raise ConfigError(f"{path}: more than {MAX_VALUES} values when its aliases are followed, the limit for an ERT")
     tables = data.get("ERT", {}).get("tables") if isinstance(data, dict) and isinstance(data.get("ERT"), dict) else None
     if not isinstance(tables, list):
         raise ConfigError(f"{path}: not an Accelergy ERT: there is no list ERT.tables")

@@ -95,8 +95,8 @@ def layer_cycles(layer: Layer, gemmini: Gemmini, cache: Cache, loops: int = LOOP
 
 
 def rank_correlation(pairs: Sequence[tuple[float, float | None]]) -> float:
-    """Spearman's coefficient, equal values sharing the mean of their ranks; nan for fewer than two pairs."""
-    if len(pairs) < 2:
+    """Spearman's coefficient, equal values sharing the mean of their ranks; nan for fewer than two values."""
+    if len(pairs) < 2 or any(len(set(values)) < 2 for values in zip(*pairs, strict=True)):
         return float("nan")
     ranks = []
     for values in np.array(pairs, float).T:

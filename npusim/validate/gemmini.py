@@ -8,10 +8,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from npusim.errors import ConfigError
-from npusim.validate.gemmini_model import ACCUMULATOR_BLOCKS, SCRATCHPAD_BLOCKS, Gemmini, matmul_layer, memory, run
+from npusim.validate.gemmini_model import (
+    ACCUMULATOR_BLOCKS,
+    BLOCK,
+    SCRATCHPAD_BLOCKS,
+    Gemmini,
+    matmul_layer,
+    memory,
+    run,
+)
 from npusim.validate.result import Bound, Cells, Row, Validation, read
 
 SUM_BYTES = 4
+MAX_BLOCKS = 2**22
 BOUND = Bound(3, 10)
 COLUMNS = ("M", "K", "N", "memory_latency", "tile_i", "tile_j", "tile_k", "measured_cycles")
 NOT_MODELLED = ("page translation: addresses are physical", "banks of the accumulator below one half")
@@ -32,6 +41,9 @@ def end_to_end(m: int, k: int, n: int, tile: tuple[int, int, int], latency: int)
         raise ConfigError(
             f"tile {ti}x{tj}: {ti * tj} blocks of sums, and half of the accumulator has {ACCUMULATOR_BLOCKS // 2}"
         )
+    blocks = -(-m // BLOCK) * -(-k // BLOCK) * -(-n // BLOCK)
+    if blocks > MAX_BLOCKS:
+        raise ConfigError(f"{m}x{k}x{n} takes {blocks} commands of one block; at most {MAX_BLOCKS} are simulated")
     return run(matmul_layer(m, k, n, (ti, tj, tk), SUM_BYTES), Gemmini(), memory(latency)).cycles
 
 

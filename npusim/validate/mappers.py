@@ -52,7 +52,7 @@ def validate(path: str | Path, configs: Path | None = None) -> Validation:
     """Every row with cycles and energy; ConfigError lists what is wrong with the file."""
     rows, points = [], Points(configs)
     for cells in read(path, COLUMNS):
-        tool = cells.text("tool").split()[0]
+        tool = cells.text("tool").partition(" ")[0]
         name, (size, cols) = cells.choice("workload", NAMES), cells.array("array")
         case = f"{name}, {size}x{cols}"
         cycles, pj = cells.number("cycles"), cells.number("pJ_per_mac")

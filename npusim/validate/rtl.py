@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from npusim import array_timing, dma, npu
+from npusim.errors import ConfigError
 from npusim.validate.result import EQUAL, Bound, Cells, Row, Validation, read
 
 COLUMNS = (
@@ -87,7 +88,10 @@ def _end_to_end(cells: Cells) -> tuple[int | None, str]:
     latency = _limited(cells, "memory_latency", 0, MAX_LATENCY)
     if find_spec("npusim.validate.gemmini") is None:
         return None, "this version has no model of Gemmini's commands"
-    return import_module("npusim.validate.gemmini").end_to_end(m, k, n, tile, latency), ""
+    try:
+        return import_module("npusim.validate.gemmini").end_to_end(m, k, n, tile, latency), ""
+    except ConfigError as error:
+        return None, str(error)
 
 
 @cache

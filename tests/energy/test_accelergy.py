@@ -135,3 +135,24 @@ def test_without_pyyaml_the_message_says_what_to_install(load, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", absent)
     with pytest.raises(ConfigError, match=r'pip install "npusim\[accelergy\]"'):
         load()
+
+
+BOMB = "ERT:\n  tables:\n    - {name: a, actions: [{name: x, energy: &a0 [1, 1]}]}\n"
+for number in range(1, 20):
+    again = ", ".join([f"*a{number - 1}"] * 9)
+    BOMB += f"    - {{name: b{number}, actions: [{{name: mac, energy: &a{number} [{again}]}}]}}\n"
+
+
+@pytest.mark.parametrize(
+    ("ert", "said"),
+    [
+        (BOMB, "values when its aliases are followed"),
+        (ERT.replace("energy: 32.0", "energy: [32.0]"), "energy must be a number"),
+        (ERT.replace("energy: 32.0", "energy: {a: 1}"), "energy must be a number"),
+        ("ERT: !!python/object/apply:os.system [true]", "not YAML"),
+        ("[" * 100_000, "not YAML"),
+    ],
+)
+def test_hostile_reference_tables_are_refused(load, ert, said):
+    with pytest.raises(ConfigError, match=said):
+        load(TABLE, ert)
