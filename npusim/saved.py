@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,8 +192,10 @@ def _table(path: Path, name: str) -> pd.DataFrame:
 
     words = ("run", "unit", *WORDS)
     try:
-        frame = pd.read_csv(io.StringIO(_text(path)), dtype=str, keep_default_na=False, index_col=False)
-    except (OSError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the heading
+            frame = pd.read_csv(io.StringIO(_text(path)), dtype=str, keep_default_na=False, index_col=False)
+    except (OSError, ValueError, pd.errors.ParserWarning) as error:
         raise ResultsError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if frame.columns.has_duplicates:
         raise ResultsError(f"{path}: has a column twice")
