@@ -105,6 +105,8 @@ def read_store(path: Path) -> None:
     """A store of a sweep: an SQLite file, or JSON with rows for the tables of one that is otherwise in order."""
     from npusim.sweep import analysis, export
 
+    for suffix in ("-wal", "-shm"):  # of the input before
+        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
     data = path.read_bytes()
     if data[:1] == b"{":
         _fill(path, data)

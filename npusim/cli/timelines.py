@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -87,7 +88,7 @@ def _span(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     first, _, last = text.partition("-")
-    if not first.strip().isdecimal() or (last and not last.strip().isdecimal()):
+    if not all(re.fullmatch(r"\s*[0-9]{1,18}\s*", part) for part in (first, last or first)):
         raise typer.BadParameter(f"{text!r}: write FIRST-LAST, for example 12-20", param_hint="--ops")
     return int(first), int(last or first)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -221,7 +222,7 @@ def map_order(order: str, org: Mapping[str, int]) -> tuple[tuple[str, int], ...]
     out = []
     for part in order.split("-"):
         name, digits = part[:2], part[2:]
-        if name not in FIELD_NAMES or (digits and not digits.isdigit()):
+        if name not in FIELD_NAMES or (digits and not re.fullmatch("[0-9]{1,2}", digits)):
             known = ", ".join(FIELD_NAMES)
             raise ConfigError(f"address_map {order!r}: {part!r} is none of {known} (with bits, if split)")
         field = FIELD_NAMES[name]

@@ -55,7 +55,7 @@ def _items(text: str) -> list[str]:
 
 
 def _whole(text: str, graph: StepGraph) -> int:
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > 9:
         raise rewrite.misfit("mcunetv3", graph, text, "layers are whole numbers joined by +")
     return int(text)
 

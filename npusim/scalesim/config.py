@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +103,7 @@ class _Keys:
 
     def bandwidth(self, section: str, key: str) -> None:
         value = self.text(section, key)
-        if value and not all(part.strip().isdigit() and int(part) > 0 for part in value.split(",")):
+        if value and not all(re.fullmatch(r"\s*0*[1-9][0-9]{0,17}\s*", part) for part in value.split(",")):
             self.problems.append(f"{section}.{key} = {value!r}: must be words per cycle, whole numbers above 0")
 
     def off(self, section: str, key: str) -> None:

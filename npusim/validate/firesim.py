@@ -8,6 +8,7 @@ Layers of more than `LOOPS` loop instructions are simulated in part: of tiles of
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def _limited(cells: Cells, column: str, high: int) -> int:
 def _tile(cells: Cells) -> dict[str, int] | None:
     """`dse.auto_tiling`, R_S_P_Q_C_K_N; None when it is not that."""
     parts = cells.text("dse.auto_tiling").split("_")
-    if len(parts) != 7 or not all(part.isdecimal() and 0 < int(part) <= MAX_SIZE for part in parts):
+    if len(parts) != 7 or not all(re.fullmatch(r"[0-9]{1,6}", part) and 0 < int(part) <= MAX_SIZE for part in parts):
         cells.problem(f"dse.auto_tiling = {cells.text('dse.auto_tiling')!r}: must be R_S_P_Q_C_K_N")
         return None
     return dict(zip("RSPQCKN", map(int, parts), strict=True))

@@ -7,7 +7,7 @@ import pytest
 
 from npusim import method, npu
 from npusim import program as tp
-from npusim.errors import TraceError
+from npusim.errors import ConfigError, TraceError
 from npusim.graph import Conv
 from npusim.mapping import _kernels
 from npusim.method_runs import simulate_plan
@@ -223,3 +223,47 @@ def test_a_file_that_is_rewritten_at_once_is_read_again(tmp_path):
     for number in range(50):
         value["parameters"][0] = f"name{number}.weight"
         assert f"name{number}.weight" in imported(tmp_path / "step.json", value).tensors
+
+
+LONG = "9" * 5000  # Python turns no text of more than 4,300 digits into a number
+
+
+@pytest.mark.parametrize("text", ["\u00b2", LONG, "1," + LONG, "0"])
+def test_bandwidths_of_scalesim_are_ordinary_numbers(tmp_path, text):
+    from npusim.scalesim import config
+    from reliability.targets import SCALESIM
+
+    path = tmp_path / "scale.cfg"
+    path.write_text(SCALESIM.decode().replace("Bandwidth: 10", f"Bandwidth: {text}"), encoding="utf-8")
+    with pytest.raises(ConfigError, match="must be words per cycle"):
+        config.read(path)
+
+
+@pytest.mark.parametrize("layers", [LONG + "+1", "1+" + LONG])
+def test_layer_numbers_of_mcunetv3_are_ordinary_numbers(layers):
+    with pytest.raises(method.MisfitError, match="whole numbers joined by"):
+        method.apply("mcunetv3", grouped(), scheme="custom", layers=layers, ratios="1+1")
+
+
+@pytest.mark.parametrize("span", [LONG, "1-" + LONG, "\u00b2", "-", "1-2-3"])
+def test_spans_of_operations_are_ordinary_numbers(span):
+    import typer
+
+    from npusim.cli.timelines import _span
+
+    with pytest.raises(typer.BadParameter, match="write FIRST-LAST"):
+        _span(span)
+    assert _span("12-20") == (12, 20) and _span(" 7 ") == (7, 7)
+
+
+def test_bits_of_an_address_map_are_ordinary_numbers(tmp_path):
+    from npusim.engine.dram_standards import load_standard
+
+    text = (Path(npu.__file__).parent / "data" / "dram" / "ddr4-2400.toml").read_text()
+    assert 'address_map = "' in text
+    first = text.split('address_map = "')[1].split("-")[0]
+    for bits in ("\u00b2", LONG):
+        path = tmp_path / "standard.toml"
+        path.write_text(text.replace(f'address_map = "{first}', f'address_map = "{first}{bits}'), encoding="utf-8")
+        with pytest.raises(ConfigError, match="is none of"):
+            load_standard(str(path))
