@@ -10,21 +10,30 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import typer
 from pydantic import BaseModel, BeforeValidator
 from pydantic_core import PydanticUndefined
 
+MARK = re.compile(r"^<!-- generated: (\S+) -->$", re.M)
+
 
 def setup(app: Any) -> dict[str, Any]:
     app.connect("source-read", lambda _app, _page, source: source.__setitem__(0, filled(source[0])))
+    app.connect("env-get-outdated", lambda _app, env, *_: generated(env))
     return {"parallel_read_safe": True}
+
+
+def generated(env: Any) -> list[str]:
+    """Pages with generated parts: what they are made from may have changed when the pages have not."""
+    return [page for page in env.found_docs if MARK.search(Path(env.doc2path(page)).read_text(encoding="utf-8"))]
 
 
 def filled(text: str) -> str:
     """`text` with every generated part in its place; KeyError names an unknown one."""
-    return re.sub(r"^<!-- generated: (\S+) -->$", lambda match: PARTS[match[1]](), text, flags=re.M)
+    return MARK.sub(lambda match: PARTS[match[1]](), text)
 
 
 def commands() -> str:
