@@ -72,6 +72,33 @@ def test_it_has_the_products_of_the_captured_step():
     assert products(trace.from_onnx(NET)) == products(captured)
 
 
+@pytest.mark.skipif(onnx.defs.onnx_opset_version() < 23, reason="needs an onnx that knows opset 23")
+def test_exported_attention():
+    step = trace.from_onnx(NET.with_name("attention.onnx"), optimizer="momentum")
+    recorded = trace.from_execution_trace(NET.with_name("et-attention.json.gz"))
+    # The same network; the recorded step has no gradient of its input, this one neither.
+    for phase in ("forward", "grad_input", "grad_weight"):
+        macs = [sorted(op.macs for op in graph.phase(phase) if op.macs) for graph in (step, recorded)]
+        assert macs[0] == macs[1]
+    assert sum(op.kind == "softmax" for op in step.ops) == 2 and step.meta["skipped"] == []
+
+
+@pytest.mark.skipif(onnx.defs.onnx_opset_version() < 23, reason="needs an onnx that knows opset 23")
+@pytest.mark.parametrize(
+    "sizes, inputs, words",
+    [
+        (((1, 4, 5, 8), (1, 2, 5, 8), (1, 2, 5, 8)), "qkv", "as many heads of keys and values as of queries"),
+        (((1, 5, 8), (1, 5, 8), (1, 5, 8)), "qkv", r"\[batch, heads, tokens, features\] is needed"),
+    ],
+)
+def test_attention_that_is_not_known(tmp_path, sizes, inputs, words):
+    options = {"q_num_heads": 2, "kv_num_heads": 2} if len(sizes[0]) == 3 else {}
+    given = list(zip(inputs, sizes, strict=True))
+    path = model(tmp_path / "a.onnx", [("Attention", list(inputs), ["y"], options)], given, [("y", sizes[0])])
+    with pytest.raises(TraceError, match=words):
+        trace.from_onnx(path)
+
+
 def test_asymmetric_padding_gives_the_same_size(tmp_path):
     nodes = [("Conv", ["x", "w"], ["y"], {"pads": [0, 1, 1, 2], "strides": [2, 2]})]
     path = model(tmp_path / "a.onnx", nodes, [("x", [1, 3, 8, 8])], [("y", [1, 4, 4, 5])], [("w", [4, 3, 3, 3])])

@@ -8,6 +8,7 @@
 | BatchNormalization; Layer-, Group-, Instance-, RMSNormalization         | batch_norm; layer_norm            |
 | Relu, Sigmoid, Tanh, Clip, ...; Gelu, HardSwish, Elu, ...               | activation (the latter `of_input`) |
 | Softmax, LogSoftmax                                                     | softmax                           |
+| Attention of separate heads, without a cache                            | matmul, softmax, matmul           |
 | Max-, AveragePool and their Global forms                                | pool                              |
 | Add and Mul of equal shapes                                             | add, mul                          |
 | Gather of rows of a weight by inputs                                    | embedding                         |
@@ -198,6 +199,21 @@ def _softmax(net: Net, node: Any) -> None:
     _done(net, node, net.add("softmax", node.name, [net.activation(node.input[0])]))
 
 
+def _attention(net: Net, node: Any) -> None:
+    """Q K^T, softmax (scale and mask with it), P V; keys and values with as many heads as queries."""
+    q, k, v = (net.shape(name) for name in node.input[:3])
+    if any(node.input[4:]) or any(node.output[1:]):
+        raise Unknown("attention with a cache of keys and values, or with further results")
+    if not len(q) == len(k) == len(v) == 4 or not q[:2] == k[:2] == v[:2]:
+        raise Unknown(f"attention of {list(q)}, {list(k)} and {list(v)}; [batch, heads, tokens, features] is needed, "
+                      "with as many heads of keys and values as of queries")  # fmt: skip
+    queries, keys, values = (net.activation(name) for name in node.input[:3])
+    name = node.name or node.output[0]
+    scores = net.add("matmul", f"{name}.scores", [queries, keys], transposed=True)
+    shares = net.add("softmax", f"{name}.softmax", [scores])
+    _done(net, node, net.add("matmul", name, [shares, values], transposed=False))
+
+
 def _pool(net: Net, node: Any) -> None:
     x, given = net.shape(node.input[0]), net.attributes(node)
     layer, result = net.activation(node.input[0]), net.shape(node.output[0])
@@ -299,5 +315,5 @@ HANDLERS: dict[str, Callable[[Net, Any], None]] = {
     **dict.fromkeys((*OF_RESULT, *OF_INPUT), _activation), **dict.fromkeys(("Softmax", "LogSoftmax"), _softmax),
     **dict.fromkeys(("MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"), _pool),
     **dict.fromkeys((*LINEAR, *CURVED), _elementwise), **dict.fromkeys(VIEWS, _view),
-    **dict.fromkeys(("Slice", "Split"), _part), "Gather": _gather, "Concat": _concat,
+    **dict.fromkeys(("Slice", "Split"), _part), "Gather": _gather, "Concat": _concat, "Attention": _attention,
 }  # fmt: skip

@@ -1,8 +1,9 @@
 """Made the files of PyTorch in this folder: python make_pytorch.py (torch 2.13.0, onnx 1.23.2, onnxscript 0.7.2).
 
 `net`: one small network with what real ones have: strided, padded and depthwise convolutions, batch norm, a residual
-sum, pooling, and a block of attention. `attention`: a transformer block whose attention is PyTorch's fused kernel. One
-training step each, with SGD and momentum. `python make_pytorch.py attention` makes the files of that one only.
+sum, pooling, and a block of attention. `attention`: a transformer block whose attention is PyTorch's fused kernel, in
+ONNX the operator Attention. One training step each, with SGD and momentum. `python make_pytorch.py attention` makes the
+files of that one only.
 """
 
 import gzip
@@ -41,22 +42,28 @@ def record(model, images, suffix):
             (HERE / f"{name}{suffix}.json.gz").write_bytes(gzip.compress(json.dumps(value).encode(), mtime=0))
 
 
+def export(model, images, name, **options):
+    torch.onnx.export(model.eval(), (images,), HERE / name, dynamo=True, external_data=False, **options)
+    exported = onnx.load(HERE / name)
+    for node in exported.graph.node:  # where in whose folders the exporter found it
+        del node.metadata_props[:]
+    onnx.save(exported, HERE / name)
+
+
 def main():
     from trace_models import FusedAttentionNet, ImportNet
 
     torch.manual_seed(0)
-    record(FusedAttentionNet(), torch.randn(2, 6, 16), "-attention")
+    model = FusedAttentionNet()
+    record(model, torch.randn(2, 6, 16), "-attention")
+    export(model, torch.randn(2, 6, 16), "attention.onnx", opset_version=23)
     if sys.argv[1:] == ["attention"]:
         return
     torch.manual_seed(0)
     model = ImportNet()
     images = torch.randn(2, 3, 16, 16)
     record(model, images, "")
-    torch.onnx.export(model.eval(), (images,), HERE / "net.onnx", dynamo=True, external_data=False)
-    exported = onnx.load(HERE / "net.onnx")
-    for node in exported.graph.node:  # where in whose folders the exporter found it
-        del node.metadata_props[:]
-    onnx.save(exported, HERE / "net.onnx")
+    export(model, images, "net.onnx")
 
 
 if __name__ == "__main__":
