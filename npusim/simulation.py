@@ -132,10 +132,13 @@ class Run:
 
     @cached_property
     def units(self) -> pd.DataFrame:
-        """How each unit spent the run, in server-cycles by cause; see `npusim.units.table`."""
-        capacity = engine.unit_capacity(self.hardware)
+        """How each unit spent the run, in server-cycles by cause; see `npusim.units.server_cycles`."""
+        return units.table(*self._served)
+
+    @property
+    def _served(self) -> tuple[tp.TileProgram, Schedule, np.ndarray, int | None]:
         bus = int(self.dram_cycles.sum()) if self.schedule.memory is not None else None
-        return units.table(self.lowered.program, self.schedule, capacity, bus)
+        return self.lowered.program, self.schedule, engine.unit_capacity(self.hardware), bus
 
     @cached_property
     def dram_commands(self) -> pd.DataFrame | None:
@@ -168,7 +171,7 @@ class Run:
             "cycles below a lower bound": int((self.cycles[:, None] < self.bounds).sum()),
             "busy and waiting above cycles": int((self.drain_cycles < 0).sum()),
             "MACs done, gated, skipped and in crossbars that are not the dense MACs": int((done != dense).sum()),
-            "time of a unit that does not add up": int((self.units < 0).any(axis=1).sum()),
+            "time of a unit that does not add up": int((units.server_cycles(*self._served) < 0).any(axis=1).sum()),
             "negative counters": int((self.lowered.counts < 0).any(axis=1).sum()),
             "DRAM bytes read that no load moved": int((moved[tp.LOAD] != self.count("dram_read_bytes")).sum()),
             "DRAM bytes written that no store moved": int((moved[tp.STORE] != self.count("dram_write_bytes")).sum()),
@@ -177,11 +180,11 @@ class Run:
         }
 
     def _unserved_bursts(self) -> int:
-        commands = self.dram_commands
-        if commands is None:
+        if self.schedule.memory is None:
             return 0
         moved = int(self.lowered.program.bytes.sum()) // self.hardware.dram.burst_bytes
-        return moved - int(commands[["RD", "WR", "forwarded", "merged"]].to_numpy().sum())
+        served = [COUNTED.index(name) for name in ("RD", "WR", "forwarded", "merged")]
+        return moved - int(self.schedule.memory[:, served].sum())
 
 
 COUNTED_AS = dict(zip(DRAM_WORK, ("ACT", "RD", "WR", "REF", "REFB", "open_clocks", "closed_clocks"), strict=True))

@@ -24,29 +24,39 @@ def waits(program: tp.TileProgram, schedule: Schedule, kind: int, ops: int) -> n
     )
 
 
-def table(
+def server_cycles(
     program: tp.TileProgram, schedule: Schedule, capacity: np.ndarray, bus_cycles: int | None = None
-) -> pd.DataFrame:
-    """Server-cycles of each unit (rows) by use (columns CAUSES); a row adds up to servers x cycles of the run.
+) -> np.ndarray:
+    """Server-cycles of each unit by use, int64 [program.UNIT_NAMES, CAUSES]; a row adds up to servers x cycles.
+
 
     busy: serving; for a DMA channel: its data is on the DRAM bus. wait_load, wait_store: the next task's operands are
     not there, or its accumulator slot has not left. wait_bus: a DMA channel waits for the DRAM bus; latency: it waits
     for the DRAM's answer. idle: nothing to do. With command-level memory (`bus_cycles`: cycles in which its data buses
     were taken) a DMA channel is busy from handing over its requests to their completion, and latency is the path.
     """
+    found = np.zeros((len(tp.UNIT_NAMES), len(CAUSES)), np.int64)
+    busy, wait_load, wait_store, wait_bus, latency, idle = range(len(CAUSES))
+    for unit, kind in ((tp.ARRAY, tp.COMPUTE), (tp.VECTOR_UNIT, tp.VECTOR)):
+        waiting = waits(program, schedule, kind, int(program.op.max(initial=-1)) + 1).sum(axis=0)
+        found[unit, [wait_load, wait_store]] = waiting
+        found[unit, busy] = program.cycles[program.kind == kind].sum()
+    for unit, kind in ((tp.DMA_READ, tp.LOAD), (tp.DMA_WRITE, tp.STORE)):
+        chosen = program.kind == kind
+        found[unit, busy] = (schedule.end - schedule.bus - program.tail)[chosen].sum()
+        found[unit, wait_bus] = (schedule.bus - schedule.start)[chosen].sum()
+        found[unit, latency] = program.tail[chosen].sum()
+    both = found[tp.DMA_READ, busy] + found[tp.DMA_WRITE, busy]
+    found[tp.DRAM, busy] = both if bus_cycles is None else bus_cycles
+    found[:, idle] = capacity * schedule.cycles - found.sum(axis=1)
+    return found
+
+
+def table(
+    program: tp.TileProgram, schedule: Schedule, capacity: np.ndarray, bus_cycles: int | None = None
+) -> pd.DataFrame:
+    """`server_cycles` with names."""
     import pandas as pd
 
-    frame = pd.DataFrame(0, index=pd.Index(tp.UNIT_NAMES, name="unit"), columns=list(CAUSES), dtype=np.int64)
-    for unit, kind in (("array", tp.COMPUTE), ("vector", tp.VECTOR)):
-        waiting = waits(program, schedule, kind, int(program.op.max(initial=-1)) + 1).sum(axis=0)
-        frame.loc[unit, ["wait_load", "wait_store"]] = waiting
-        frame.loc[unit, "busy"] = program.cycles[program.kind == kind].sum()
-    for unit, kind in (("dma_read", tp.LOAD), ("dma_write", tp.STORE)):
-        chosen = program.kind == kind
-        frame.loc[unit, "busy"] = (schedule.end - schedule.bus - program.tail)[chosen].sum()
-        frame.loc[unit, "wait_bus"] = (schedule.bus - schedule.start)[chosen].sum()
-        frame.loc[unit, "latency"] = program.tail[chosen].sum()
-    both = frame.loc["dma_read", "busy"] + frame.loc["dma_write", "busy"]
-    frame.loc["dram", "busy"] = both if bus_cycles is None else bus_cycles
-    frame["idle"] = capacity * schedule.cycles - frame.drop(columns="idle").sum(axis=1)
-    return frame
+    found = server_cycles(program, schedule, capacity, bus_cycles)
+    return pd.DataFrame(found, index=pd.Index(tp.UNIT_NAMES, name="unit"), columns=list(CAUSES))
