@@ -29,7 +29,7 @@ import numpy as np
 from npusim import catalogue, engine, npu
 from npusim.engine.dram import Dram
 from npusim.engine.dram_standards import load_standard
-from npusim.mapping import candidates, search
+from npusim.mapping import candidates, search, vector
 from npusim.mapping import lower as lowering
 from npusim.program import UNIT_OF_KIND
 from npusim.simulation import simulate
@@ -57,7 +57,8 @@ class Row(NamedTuple):
 
 def forget() -> None:
     """Drop everything that is cached of mappings."""
-    caches = (lowering._lower_problem, candidates.table, candidates._image_sum, search.masked)
+    caches = (lowering._lower_problem, candidates.table, candidates._image_sum, candidates._table_footprints,
+              search._best, search.masked, vector._stream)  # fmt: skip
     for cached in caches:
         cached.cache_clear()
 

@@ -152,7 +152,9 @@ class Dataflow:
     `grouped` (its cost then takes tiles of several groups), and for operations without a mask when it needs one.
     `compact_outputs`: partial sums of selected elements only are kept in the accumulator buffer, addressed by their
     rank in the tile's mask. `choices`: names of dataflows of which every operation takes the one with the fewest
-    simulated cycles (its own `cost` is never used). `network`: what it adds to an array, for `energy.area`.
+    simulated cycles (its own `cost` is never used). Tilings are searched with `cost` for the machine with very large
+    buffers, so that machines share a search; its own machine's prices what is taken. `network`: what it adds to an
+    array, for `energy.area`.
     """
 
     name: str

@@ -1,14 +1,16 @@
 """npusim against SCALE-Sim on the forward layers of ResNet-18 and ResNet-50, 32x32 array, output stationary.
 
-    python benchmarks/peers/compare.py [--scalesim scalesim.csv]
+    python benchmarks/peers/compare.py [--scalesim scalesim.csv] [--python LEAN/bin/python]
 
 SCALE-Sim's side was measured by `run_scalesim.py`, a process for each layer. Two of npusim's answers are timed here, in
 this process and warm: its closed forms of SCALE-Sim's model (cycles and SRAM words; with DRAM words they take longer);
 and its own simulation of all forward operations, task by task, with buffers, DMA, DRAM and energy. Both give the same
 compute cycles, asserted layer by layer: the second with every layer as one tile (`npusim run --mapping` does it), which
-is what SCALE-Sim assumes; it is timed with the mapping searched anew as well. Memory is that of a fresh process that
-does all layers, and what it grows by meanwhile, beside SCALE-Sim's largest layer, and its whole network where that was
-measured.
+is what SCALE-Sim assumes; it is timed with the mapping searched anew as well.
+
+Memory is the peak of a fresh process that does all layers, with the Python that runs this script or LEAN (an
+environment with npusim and no development packages), beside SCALE-Sim's for its largest layer and for all layers; and
+for both simulators what that is above a tiny job, so that the interpreter and its libraries cancel out.
 """
 
 from __future__ import annotations
@@ -66,23 +68,29 @@ def assert_same(run: Run, rows: list[dict]) -> None:
 
 
 MEMORY = """
-import resource, sys
+import gc, resource, sys
+from pathlib import Path
 sys.path[:0] = sys.argv[1:3]
 from compare import forward, npu, simulate
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def status(key):
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) / 1024
 simulate(forward("tiny-cnn"), npu.load("scalesim-32x32"), "dense-os")
-before = peak()
-simulate(forward(sys.argv[3]), npu.load("scalesim-32x32"), "dense-os")
-print(before, peak())
+graph = forward(sys.argv[3])
+gc.collect()
+Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+before = status("VmRSS")
+simulate(graph, npu.load("scalesim-32x32"), "dense-os")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, status("VmHWM") - before)
 """
 
 
-def memory(network: str) -> tuple[float, float]:
-    """Peak MiB of a process that simulates all layers, and what of it the simulation of these layers took."""
+def memory(network: str, python: str) -> tuple[float, float]:
+    """Peak MiB of a process that simulates all layers, and its peak meanwhile above what it took before (Linux)."""
     here = Path(__file__).parent
-    command = [sys.executable, "-c", MEMORY, str(here), str(here.parent), network]
-    before, after = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    return float(after), float(after) - float(before)
+    command = [python, "-c", MEMORY, str(here), str(here.parent), network]
+    peak, grown = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return float(peak), float(grown)
 
 
 def forward(network: str) -> StepGraph:
@@ -94,12 +102,13 @@ def forward(network: str) -> StepGraph:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--scalesim", type=Path, default=Path(__file__).parent / "scalesim.csv")
+    parser.add_argument("--python", default=sys.executable, help="measures npusim's memory")
     options = parser.parse_args()
     print(measuring.machine())
     with options.scalesim.open(newline="") as file:
         everything = list(csv.DictReader(file))
     for network in NETWORKS:
-        rows = [row for row in everything if row["network"] == network and row["layer"] != "(whole)"]
+        rows = [row for row in everything if row["network"] == network and not row["layer"].startswith("(")]
         missing = {row["layer"] for row in layers(network)} - {row["layer"] for row in rows}
         if missing:
             raise SystemExit(f"{options.scalesim} lacks {', '.join(sorted(missing))} of {network}; run run_scalesim.py")
@@ -121,7 +130,7 @@ def main() -> None:
         assert_same(simulate(graph, large, "dense-os", choice=one_tile), rows)
         same = measuring.best(lambda g=graph, h=large, c=one_tile: simulate(g, h, "dense-os", choice=c), 5)
         anew = measuring.best(lambda g=graph, h=hw: simulate(g, h, "dense-os"), 3, forget)
-        used, grown = memory(network)
+        used, grown = memory(network, options.python)
         print(f"{network}: {len(shown)} layers, {len(rows)} different; {cycles:,} compute cycles, equal layer by layer")
         print(
             f"  SCALE-Sim                        {every:9.2f} CPU s ({different:.1f} for different ones), "
@@ -132,15 +141,15 @@ def main() -> None:
             ("own simulation, same cycles", same), ("own simulation, mapped anew", anew),
         ):  # fmt: skip
             print(f"  {what:30s} {spent.cpu_s:11.5f} CPU s, {every / spent.cpu_s:12,.0f} times faster")
-        print(f"  memory of the process            {used:9.1f} MiB, {peak / used:6.1f} times less")
-        print(f"  of it for these layers           {grown:9.1f} MiB (beyond imports, compiled kernels and a tiny step)")
-        for row in everything:
-            if row["network"] == network and row["layer"] == "(whole)":
-                all_peak = float(row["peak_rss_mib"])
-                print(
-                    f"  SCALE-Sim, one process for all: {float(row['cpu_s']):.1f} CPU s, {all_peak:.0f} MiB, "
-                    f"{all_peak / used:.1f} times npusim's"
-                )
+        own = {row["layer"]: row for row in everything if row["network"] == network and row["layer"].startswith("(")}
+        tiny = float(own["(tiny)"]["peak_rss_mib"])
+        print(f"  {'MiB':30s} {'SCALE-Sim':>11s} {'npusim':>11s} {'times less':>11s}")
+        whole = float(own["(whole)"]["peak_rss_mib"])
+        for what, theirs, ours in (
+            ("largest layer's process", peak, used), ("all layers' process", whole, used),
+            ("largest layer, above tiny job", peak - tiny, grown), ("all layers, above tiny job", whole - tiny, grown),
+        ):  # fmt: skip
+            print(f"  {what:30s} {theirs:11,.1f} {ours:11.1f} {theirs / ours:11,.1f}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 PEER is a virtual environment with `requirements.txt`. Rows are written as they come; layers that the file holds already
 are left out, so an interrupted run goes on. `--whole` runs a network as SCALE-Sim's own command does, all layers in
-one process. Traces are not written to disk.
+one process; `--tiny` one layer of a single weight, which shows what the process takes by itself. Traces are not
+written to disk.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--python", type=Path, required=True, help="of the environment that has SCALE-Sim")
     parser.add_argument("--network", choices=NETWORKS, action="append")
     parser.add_argument("--whole", action="store_true", help="all layers of a network in one process")
+    parser.add_argument("--tiny", action="store_true", help="a layer of a single weight")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "scalesim.csv")
     options = parser.parse_args()
     done = set()
@@ -71,6 +73,13 @@ def main() -> None:
             jobs = [(row, [row]) for row in rows]
             if options.whole:
                 jobs = [({"network": network, "layer": "(whole)", "times": 1}, every)]
+            if options.tiny:
+                jobs = [
+                    (
+                        {"network": network, "layer": "(tiny)", "times": 1},
+                        [{"layer": "tiny", **dict.fromkeys(SHAPE, 1)}],
+                    )
+                ]
             for row, simulated in jobs:
                 if (network, row["layer"]) in done:
                     continue

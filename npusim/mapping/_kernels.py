@@ -21,6 +21,8 @@ from npusim.program import (
 # dependencies go to a second table of up to MAX_DEPS columns.
 KIND, CYCLES, BYTES, BUFFER, SLOT, FOOTPRINT, TILE, FIELDS = range(8)
 MAX_DEPS = 5
+# Buffers whose loads are counted.
+FILLED = (BUFFER_A, BUFFER_B, MASK_BUFFER)
 # Rows of the slot state: tag held, load task, last task that used it, when it was last needed.
 TAG, LOADED, USED, STAMP = range(4)
 
@@ -150,6 +152,47 @@ def emit_stream(chunks, passes, a_bytes, b_bytes, out_bytes, cycles, slots):
                 deps[n - 1, 0] = last
                 stored[slot] = n - 1
     return tasks[:n], deps[:n]
+
+
+@njit
+def columns(tasks, deps, burst):
+    """The columns of `builder.Stretch` for task and dependency tables; a burst of DRAM has `burst` bytes."""
+    n = len(tasks)
+    kind, buffer, slot = np.empty(n, np.uint8), np.empty(n, np.uint8), np.empty(n, np.uint8)
+    cycles, moved, footprint = np.empty(n, np.int64), np.zeros(n, np.int64), np.empty(n, np.int64)
+    counts, flat, ends = np.empty(n, np.int64), np.empty(n * MAX_DEPS, np.int64), np.empty(n, np.int64)
+    traffic = np.zeros(6, np.int64)
+    edges, stores, busy = 0, 0, -1
+    for i in range(n):
+        kind[i], cycles[i], footprint[i] = tasks[i, KIND], tasks[i, CYCLES], tasks[i, FOOTPRINT]
+        buffer[i], slot[i] = tasks[i, BUFFER], tasks[i, SLOT]
+        before = edges
+        for d in range(MAX_DEPS):
+            if deps[i, d] >= 0:
+                flat[edges] = deps[i, d]
+                edges += 1
+        if edges == before:
+            flat[edges] = -1
+            edges += 1
+        counts[i] = edges - before
+        size = tasks[i, BYTES]
+        if kind[i] == LOAD or kind[i] == STORE:
+            moved[i] = (size + burst - 1) // burst * burst
+        else:
+            busy = i
+        if kind[i] == LOAD:
+            traffic[0] += moved[i]
+            for k in range(3):
+                traffic[3 + k] += size if tasks[i, BUFFER] == FILLED[k] else 0
+        elif kind[i] == STORE:
+            traffic[1] += moved[i]
+            traffic[2] += size
+            ends[stores] = i
+            stores += 1
+    if busy >= 0:
+        ends[stores] = busy
+        stores += 1
+    return kind, cycles, moved, buffer, slot, footprint, counts, flat[:edges].copy(), ends[:stores].copy(), traffic
 
 
 @njit

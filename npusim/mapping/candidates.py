@@ -34,7 +34,7 @@ class Candidates(NamedTuple):
     """int64 columns: extents of a full tile, how many tiles that gives, and words.
 
     region: words per channel of the B image that a full tile reads at most; regions: those that all pixel tiles read,
-    halos counted as often as they are read.
+    halos counted as often as they are read. steps: how many tiles are computed.
     """
 
     g: np.ndarray
@@ -49,14 +49,11 @@ class Candidates(NamedTuple):
     tiles_t: np.ndarray
     region: np.ndarray
     regions: np.ndarray
-
-    @property
-    def steps(self) -> np.ndarray:
-        """How many tiles are computed."""
-        return self.tiles_g * self.tiles_m * self.tiles_c * self.tiles_t
+    steps: np.ndarray
 
     def take(self, chosen: np.ndarray) -> Candidates:
-        return Candidates(*(column[chosen] for column in self))
+        """Those of these indices."""
+        return Candidates(*(column.take(chosen) for column in self))
 
     def tiling(self, i: int, swap: bool) -> Tiling:
         g, m, c, n, p, q = (int(column[i]) for column in self[:6])
@@ -91,9 +88,10 @@ def described(problem: Problem, extents: np.ndarray) -> Candidates:
     rows = np.minimum((p - 1) * problem.stride[0] + problem.extent[0], problem.h)
     columns = np.minimum((q - 1) * problem.stride[1] + problem.extent[1], problem.w)
     regions = problem.n * _image_sums(problem, 0, p) * _image_sums(problem, 1, q)
+    tiles_g, tiles_m, tiles_c = ceil_div(problem.groups, g), ceil_div(problem.m, m), ceil_div(problem.c, c)
     return Candidates(
-        g, m, c, n, p, q, ceil_div(problem.groups, g), ceil_div(problem.m, m), ceil_div(problem.c, c), tiles_t,
-        n * rows * columns, regions,
+        g, m, c, n, p, q, tiles_g, tiles_m, tiles_c, tiles_t, n * rows * columns, regions,
+        tiles_g * tiles_m * tiles_c * tiles_t,
     )  # fmt: skip
 
 
@@ -122,41 +120,82 @@ def _image_sum(axis: tuple[int, int, int, int, int], size: int) -> int:
     return int(axis_extents(axis, size).sum())
 
 
-def footprints(problem: Problem, hw: Hardware, found: Candidates, mask: Mask | None, compact: bool) -> dict:
-    """Bytes that a full tile takes in each buffer; `compact`: only sums of selected elements are held."""
-    bits, taps = hw.precision.bits, max(problem.taps, 1)
-    g, m, c, t = found.g, found.m, found.c, found.n * found.p * found.q
+class Widths(NamedTuple):
+    """Bits of a word of A, of B, and of a partial sum."""
+
+    a: int
+    b: int
+    accumulator: int
+
+
+def _widths(problem: Problem, hw: Hardware) -> Widths:
+    bits = hw.precision.bits
+    return Widths(bits(problem.a_kind), bits(problem.b_kind), hw.precision.accumulator_bits)
+
+
+def _dense_footprints(problem: Problem, widths: Widths, found: Candidates) -> dict[str, np.ndarray]:
+    taps, g, m, c, t = max(problem.taps, 1), found.g, found.m, found.c, found.n * found.p * found.q
     a_words, out_words = (m * t, m * c * taps) if problem.role == TAPS else (m * c * taps, m * t)
-    need = {
-        "a": ceil_div(g * a_words * bits(problem.a_kind), 8),
-        "b": ceil_div(g * c * found.region * bits(problem.b_kind), 8),
-        "accumulator": ceil_div(g * out_words * hw.precision.accumulator_bits, 8),
+    return {
+        "a": ceil_div(g * a_words * widths.a, 8),
+        "b": ceil_div(g * c * found.region * widths.b, 8),
+        "accumulator": ceil_div(g * out_words * widths.accumulator, 8),
     }
-    if mask is not None:
-        need["mask"] = ceil_div(g * m * c * taps, 8)
-        if compact:
-            slot = 8 * hw.buffers.accumulator.slot_bytes // hw.precision.accumulator_bits
-            largest = largest_selection(problem, mask, slot, g, m, c)
-            need["accumulator"] = ceil_div(largest * hw.precision.accumulator_bits, 8)
+
+
+@lru_cache(maxsize=128)
+def _table_footprints(problem: Problem, widths: Widths) -> dict[str, np.ndarray]:
+    return _dense_footprints(problem, widths, table(problem))
+
+
+def footprints(
+    problem: Problem, hw: Hardware, found: Candidates | None, mask: Mask | None, compact: bool
+) -> dict[str, np.ndarray]:
+    """Bytes that a full tile of `found` (None: the problem's table) takes in each buffer.
+
+    `compact`: only sums of selected elements are held.
+    """
+    widths = _widths(problem, hw)
+    need = _table_footprints(problem, widths) if found is None else _dense_footprints(problem, widths, found)
+    if mask is None:
+        return need
+    found = table(problem) if found is None else found
+    need = {**need, "mask": ceil_div(found.g * found.m * found.c * max(problem.taps, 1), 8)}
+    if compact:
+        slot = 8 * hw.buffers.accumulator.slot_bytes // widths.accumulator
+        largest = largest_selection(problem, mask, slot, found.g, found.m, found.c)
+        need["accumulator"] = ceil_div(largest * widths.accumulator, 8)
     return need
 
 
 def fitting(
-    problem: Problem, hw: Hardware, found: Candidates, mask: Mask | None = None, compact: bool = False,
+    problem: Problem, hw: Hardware, found: Candidates | None = None, mask: Mask | None = None, compact: bool = False,
     most_steps: int = MOST_STEPS,
 ) -> Candidates:  # fmt: skip
-    """Those of `found` whose tiles fit the buffers and are at most `most_steps` times as many as the fewest.
+    """Those of `found` (None: the problem's table) whose tiles fit the buffers and are at most `most_steps` times as
+    many as the fewest.
 
     CapacityError names the buffer, the bytes needed and present.
     """
+    rows = fits(problem, hw, found, mask, compact, most_steps)
+    return (table(problem) if found is None else found).take(rows)
+
+
+def fits(
+    problem: Problem, hw: Hardware, found: Candidates | None = None, mask: Mask | None = None, compact: bool = False,
+    most_steps: int = MOST_STEPS,
+) -> np.ndarray:  # fmt: skip
+    """Rows of what `fitting` returns, int64."""
     need = footprints(problem, hw, found, mask, compact)
-    fits = np.ones(found.g.shape, bool)
+    steps = (table(problem) if found is None else found).steps
+    inside = np.ones(steps.shape, bool)
     for key, size in need.items():
-        fits &= size <= getattr(hw.buffers, key).slot_bytes
-    if not fits.any():
+        inside &= size <= getattr(hw.buffers, key).slot_bytes
+    rows = np.flatnonzero(inside)
+    if rows.size == 0:
         raise _does_not_fit(need, hw)
-    steps = found.steps
-    return found.take(fits & (steps <= most_steps * steps[fits].min()))
+    few = steps[rows]
+    return rows[few <= most_steps * few.min()]
 
 
 def largest_selection(

@@ -21,6 +21,7 @@ from npusim.errors import CapacityError, ConfigError
 from npusim.folding import ceil_div
 from npusim.graph import MAC_KINDS, TAPS, Conv, Op, StepGraph, Vector, describe
 from npusim.mapping import _kernels, addresses, crossbar, limits, search, vector
+from npusim.mapping.builder import Builder, Stretch, stretch
 from npusim.mapping.choice import Choice, Objective
 from npusim.mapping.problem import Problem, problems
 from npusim.mapping.tiling import Tiling, image_extents, passes, tap_lines, tile_cycles, tile_extents, tile_starts
@@ -72,7 +73,7 @@ def lower(
         )
     limits.check(graph, hw)
     pick = _Picker(choice or Choice(), objective or Objective(), hw)
-    builder = _Builder(hw)
+    builder = Builder(hw)
     cells = crossbar.place(graph, hw) if hw.crossbar is not None else None
     plans, counts = [], np.zeros((len(graph.ops), len(COUNTERS)), np.int64)
     for index, op in enumerate(graph.ops):
@@ -89,17 +90,17 @@ def lower(
             plan, work = _lower_macs(op, graph, mask, dataflow, pick, resolve, builder, index)
         else:
             selected = mask if dataflow.selective and _covers(mask, op) else None
-            tasks, deps, work, pieces = vector.lower(op, graph, hw, selected)
-            builder.add(tasks, deps, index, pieces, builder.bases(op, graph))
+            part, work, pieces = vector.lower(op, graph, hw, selected)
+            builder.add(part, index, pieces, builder.bases(op, graph))
             plan = OpPlan(op, "vector")
         for name, held in cells.written(op) if cells is not None else ():
             builder.fence(index)
             nbytes = ceil_div(graph.tensors[name].elements * hw.precision.bits(graph.tensors[name].kind), 8)
             try:
-                (tasks, deps), written = crossbar.reprogram(held, nbytes, mask, hw)
+                stream, written = crossbar.reprogram(held, nbytes, mask, hw)
             except CapacityError as error:
                 raise CapacityError(f"{op.label}: {error}") from None
-            builder.add(tasks, deps, index)
+            builder.add(stretch(*stream, hw.dram.burst_bytes), index)
             work = {key: work.get(key, 0) + written.get(key, 0) for key in (*work, *written)}
         plans.append(plan)
         for key, value in {**work, **builder.traffic()}.items():
@@ -107,7 +108,7 @@ def lower(
     return Lowered(builder.program(), tuple(plans), counts)
 
 
-def _lower_in_cells(op: Op, graph: StepGraph, hw, builder: _Builder, index: int) -> tuple[OpPlan, dict[str, int]]:
+def _lower_in_cells(op: Op, graph: StepGraph, hw, builder: Builder, index: int) -> tuple[OpPlan, dict[str, int]]:
     """A product on crossbars; a third input is the mask of their columns, moved to the periphery first."""
     total: dict[str, int] = {}
     streams = []
@@ -120,10 +121,10 @@ def _lower_in_cells(op: Op, graph: StepGraph, hw, builder: _Builder, index: int)
                 streams.append(crossbar.product(problem, hw, bool(op.inputs[2:])))
             except CapacityError as error:
                 raise CapacityError(f"{op.label} ({describe(op.dims)}) on crossbars: {error}") from None
-    for number, ((tasks, deps), work) in enumerate(streams):
+    for number, (stream, work) in enumerate(streams):
         if number:
             builder.fence(index)
-        builder.add(tasks, deps, index)
+        builder.add(stretch(*stream, hw.dram.burst_bytes), index)
         total = {key: total.get(key, 0) + work.get(key, 0) for key in (*total, *work)}
     return OpPlan(op, "crossbar", (), 0, total.get("macs_crossbar", 0)), total
 
@@ -155,10 +156,10 @@ def _lower_macs(
         except CapacityError as error:
             raise CapacityError(f"{op.label} ({describe(op.dims)}) with {dataflow.name}: {error}") from None
         if bases is None:
-            builder.add(mapped.tasks, mapped.deps, index)
+            builder.add(mapped.stretch, index)
         else:
             pieces = addresses.matrix(problem, mapped.tiling, mapped.tasks, pick.hw, mapped.loaded)
-            builder.add(mapped.tasks, mapped.deps, index, pieces, bases)
+            builder.add(mapped.stretch, index, pieces, bases)
             bases[addresses.OUT] += addresses.plane_bytes(problem, pick.hw)
         tilings.append(mapped.tiling)
         stall += mapped.port_stall_cycles
@@ -207,12 +208,12 @@ CYCLES = Objective()
 
 
 class _Mapped(NamedTuple):
-    """One problem with one tiling: task and dependency tables, work counts, cycles lost to buffer ports, what of its
+    """One problem with one tiling: task table and its columns, work counts, cycles lost to buffer ports, what of its
     tiles is loaded."""
 
     tiling: Tiling
     tasks: np.ndarray
-    deps: np.ndarray
+    stretch: Stretch
     counts: dict[str, int]
     port_stall_cycles: int
     loaded: addresses.Loaded
@@ -256,10 +257,8 @@ def _values(tried: list[_Mapped], hw: Hardware, objective: Objective) -> list[fl
 
 def _least_cycles(mapped: _Mapped, hw: Hardware) -> int:
     """The array works on one tile, and the DRAM bus on one transfer, at a time."""
-    kind, burst = mapped.tasks[:, _kernels.KIND], hw.dram.burst_bytes
-    size = mapped.tasks[(kind == tp.LOAD) | (kind == tp.STORE), _kernels.BYTES]
-    bus = hw.dram_cycles(ceil_div(size, burst) * burst).sum()
-    return int(max(bus, mapped.tasks[kind == tp.COMPUTE, _kernels.CYCLES].sum()))
+    part = mapped.stretch
+    return int(max(hw.dram_cycles(part.bytes).sum(), part.cycles[part.kind == tp.COMPUTE].sum()))
 
 
 @lru_cache(maxsize=1024)
@@ -270,9 +269,9 @@ def _lower_fixed(problem: Problem, tiling: Tiling, dataflow: Dataflow, hw: Hardw
 
 
 def _value_alone(mapped: _Mapped, hw: Hardware, objective: Objective) -> float:
-    builder = _Builder(hw, placed=False)
+    builder = Builder(hw, placed=False)
     builder.fence(0)
-    builder.add(mapped.tasks, mapped.deps, 0)
+    builder.add(mapped.stretch, 0)
     moved = builder.traffic()
     counts = {key: mapped.counts.get(key, 0) + moved.get(key, 0) for key in (*mapped.counts, *moved)}
     return objective.value(counts, engine.run(builder.program(), engine.unit_capacity(hw)).cycles)
@@ -295,7 +294,14 @@ def _map(problem: Problem, tiling: Tiling, dataflow: Dataflow, hw: Hardware, mas
     tasks, deps = _emit(problem, tiling, tiles, cost, busy, hw, mask, rows, channels, kept)
     waiting = (busy - np.broadcast_to(cost.cycles * passes(grid, hw), tiles.shape)) * tiles.multiplicity
     loaded = addresses.Loaded(tiles.g_class, rows, channels)
-    return _Mapped(tiling, tasks, deps, _counts(problem, cost, tiles, hw), int(waiting.sum()), loaded)
+    return _Mapped(
+        tiling,
+        tasks,
+        stretch(tasks, deps, hw.dram.burst_bytes),
+        _counts(problem, cost, tiles, hw),
+        int(waiting.sum()),
+        loaded,
+    )
 
 
 def _most_tasks(problem: Problem, tiling: Tiling) -> int:
@@ -317,7 +323,9 @@ class _Tiles:
         self.g, self.g_start = tile_extents(problem.groups, tiling.g), tile_starts(problem.groups, tiling.g)
         self.g_class = np.arange(self.g.size)
         if not masked:
-            self.g, self.g_class = np.unique(self.g, return_inverse=True)
+            last = self.g.size - 1
+            ragged = int(self.g[last] != self.g[0])
+            self.g, self.g_class = np.unique(self.g[[0, last]]), (self.g_class < last).astype(np.int64) * ragged
         self.m, self.m_start = tile_extents(problem.m, tiling.m), tile_starts(problem.m, tiling.m)
         self.c, self.c_start = tile_extents(problem.c, tiling.c), tile_starts(problem.c, tiling.c)
         n = tile_extents(problem.n, tiling.n)
@@ -398,7 +406,11 @@ def _emit(
 def _counts(problem: Problem, cost: TileCost, tiles: _Tiles, hw: Hardware) -> dict[str, int]:
     weight = tiles.multiplicity
 
-    def total(values) -> int:
+    tile_count = int(np.broadcast_to(weight, tiles.shape).sum())
+
+    def total(values: np.ndarray | int) -> int:
+        if isinstance(values, int):
+            return values * tile_count
         return int((np.broadcast_to(values, tiles.shape) * weight).sum())
 
     bits, accumulator = hw.precision.bits, hw.precision.accumulator_bits
@@ -425,114 +437,3 @@ def _counts(problem: Problem, cost: TileCost, tiles: _Tiles, hw: Hardware) -> di
         "mask_read_bytes": ceil_div(total(cost.mask_bits), 8),
         "index_decodes": total(cost.decodes),
     }
-
-
-class _Builder:
-    """Grows the columns of the program operation by operation; every task without dependencies waits for the fence.
-
-    `placed`: with addresses for command-level memory, if the machine has it; else with ideal memory.
-    """
-
-    def __init__(self, hw: Hardware, placed: bool = True) -> None:
-        self.hw = hw
-        self.places = addresses.Map() if placed and hw.dram.model == "commands" else None
-        self.size = 0
-        self.tables: list[np.ndarray] = []
-        self.ops: list[np.ndarray] = []
-        self.dep_counts: list[np.ndarray] = []
-        self.dep_lists: list[np.ndarray] = []
-        self.open: np.ndarray = np.empty(0, np.int64)
-        self.pending: dict[str, int] = {}
-        self.segments: list[np.ndarray] = []
-        self.moved: list[np.ndarray] = []
-        self.placed: list[tuple[np.ndarray, np.ndarray]] = []
-        self.rows = 0
-
-    def bases(self, op: Op, graph: StepGraph) -> np.ndarray | None:
-        """Base addresses of the operands of `op`; None when no DRAM commands are simulated."""
-        return addresses.operands(op, graph, self.hw, self.places) if self.places else None
-
-    def fence(self, op: int) -> None:
-        """Everything added later waits for everything added before."""
-        row = np.zeros((1, _kernels.FIELDS), np.int64)
-        row[0, _kernels.KIND] = tp.FENCE
-        self._append(row, np.array([self.open.size]), self.open, op)
-        self.open = np.array([self.size - 1])
-
-    def add(
-        self, tasks: np.ndarray, deps: np.ndarray, op: int, pieces: addresses.Pieces | None = None, bases=None
-    ) -> None:
-        fence, base = self.size - 1, self.size
-        limits.tasks(base + len(tasks), "the step")
-        known = deps >= 0
-        deps = np.where(known, deps + base, -1)
-        deps[~known.any(axis=1), 0] = fence
-        known = deps >= 0
-        self._append(tasks, known.sum(axis=1), deps[known], op)
-        kind = tasks[:, _kernels.KIND]
-        moved = self._bus_bytes(tasks[:, _kernels.BYTES]) if pieces is None else pieces.bytes
-        moved = np.where((kind == tp.LOAD) | (kind == tp.STORE), moved, 0)
-        self.moved[-1] = moved
-        if pieces is not None:
-            self.placed[-1] = pieces.first + self.rows, pieces.pieces
-            self.segments.append(pieces.segments + np.pad(bases[pieces.operand][:, None], ((0, 0), (0, 3))))
-            self.rows += len(pieces.segments)
-        self._count_traffic(tasks, kind, moved)
-        # Loads precede a compute task, and those form one chain: its last task and all stores end the operation.
-        busy = np.flatnonzero((kind == tp.COMPUTE) | (kind == tp.VECTOR))[-1:]
-        ends = np.concatenate([np.flatnonzero(kind == tp.STORE), busy])
-        self.open = ends + base if ends.size else self.open
-
-    def _append(self, tasks, dep_counts, dep_list, op: int) -> None:
-        self.tables.append(tasks)
-        self.ops.append(np.full(len(tasks), op, np.int32))
-        self.dep_counts.append(dep_counts)
-        self.dep_lists.append(dep_list)
-        self.moved.append(np.zeros(len(tasks), np.int64))
-        self.placed.append((np.zeros(len(tasks), np.int64),) * 2)
-        self.size += len(tasks)
-
-    def _count_traffic(self, tasks: np.ndarray, kind: np.ndarray, moved: np.ndarray) -> None:
-        size, buffer = tasks[:, _kernels.BYTES], tasks[:, _kernels.BUFFER]
-        loads, stores = kind == tp.LOAD, kind == tp.STORE
-        found = {"dram_read_bytes": moved[loads].sum(), "dram_write_bytes": moved[stores].sum()}
-        found["accumulator_read_bytes"] = size[stores].sum()
-        for code, name in ((tp.BUFFER_A, "a"), (tp.BUFFER_B, "b"), (tp.MASK_BUFFER, "mask")):
-            found[f"{name}_write_bytes"] = size[loads & (buffer == code)].sum()
-        for key, value in found.items():
-            self.pending[key] = self.pending.get(key, 0) + int(value)
-
-    def _bus_bytes(self, size: np.ndarray) -> np.ndarray:
-        burst = self.hw.dram.burst_bytes
-        return ceil_div(size, burst) * burst
-
-    def traffic(self) -> dict[str, int]:
-        """Bytes moved since the last call."""
-        found, self.pending = self.pending, {}
-        return found
-
-    def program(self) -> tp.TileProgram:
-        table = np.concatenate(self.tables) if self.tables else np.zeros((0, _kernels.FIELDS), np.int64)
-        kind = table[:, _kernels.KIND].astype(np.uint8)
-        dma = (kind == tp.LOAD) | (kind == tp.STORE)
-        moved = np.concatenate([np.zeros(0, np.int64), *self.moved])
-        counts = np.concatenate([np.zeros(1, np.int64), *self.dep_counts])
-        bus, latency = self.hw.dram_cycles(moved), self.hw.dram_latency_cycles
-        placed = {}
-        if self.places:
-            bus, latency = np.zeros_like(moved), self.hw.dram_path_cycles
-            first, pieces = (np.concatenate(column) for column in zip(*self.placed, strict=True))
-            placed = {"first": first, "pieces": pieces, "segments": np.concatenate([tp.NO_SEGMENTS, *self.segments])}
-        return tp.TileProgram(
-            kind=kind,
-            op=np.concatenate([np.zeros(0, np.int32), *self.ops]),
-            cycles=np.where(dma, bus, table[:, _kernels.CYCLES]),
-            tail=np.where(dma, latency, 0).astype(np.int64),
-            bytes=moved,
-            buffer=table[:, _kernels.BUFFER].astype(np.uint8),
-            slot=table[:, _kernels.SLOT].astype(np.uint8),
-            footprint=table[:, _kernels.FOOTPRINT].copy(),
-            dep_ptr=np.cumsum(counts),
-            dep_idx=np.concatenate([np.zeros(0, np.int64), *self.dep_lists]).astype(np.int32),
-            **placed,
-        )

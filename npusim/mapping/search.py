@@ -25,10 +25,10 @@ from npusim.counters import COUNTERS
 from npusim.dataflow import Dataflow, TileGrid
 from npusim.engine import unit_capacity
 from npusim.errors import CapacityError
-from npusim.folding import ceil_div
 from npusim.graph import TAPS
+from npusim.mapping import _bound_kernels as bound_kernels
 from npusim.mapping import _search_kernels as kernels
-from npusim.mapping.candidates import Candidates, described, fitting, footprints, table
+from npusim.mapping.candidates import Candidates, described, fits, fitting, footprints, table
 from npusim.mapping.choice import Objective
 from npusim.mapping.problem import Problem
 from npusim.mapping.tiling import Tiling, image_span, tap_lines, tile_cycles
@@ -42,6 +42,7 @@ PRICED_BY_ENERGY = 24
 SLACK = 1.001
 MASKED_CANDIDATES, OTHER_CANDIDATES, NEAR = 8, 4, 1.2
 AXES = 6
+LARGE = 2**40
 
 
 def best(problem: Problem, dataflow: Dataflow, hw: Hardware) -> Tiling:
@@ -49,15 +50,28 @@ def best(problem: Problem, dataflow: Dataflow, hw: Hardware) -> Tiling:
 
     CapacityError when none fits.
     """
-    found = fitting(problem, hw, table(problem))
+    return _best(problem, dataflow, boundless(hw), fits(problem, hw).tobytes())
+
+
+@lru_cache(maxsize=4096)
+def _best(problem: Problem, dataflow: Dataflow, hw: Hardware, chosen: bytes) -> Tiling:
+    """`best` of these rows of the problem's table (bytes of int64); nothing looks at sizes of buffers."""
+    found = table(problem).take(np.frombuffer(chosen, np.int64))
     cycles, _ = estimate(problem, dataflow, hw, found)
     swap, i = np.divmod(smallest(cycles.ravel(), SHORTLIST), found.g.size)
     return simulated(problem, dataflow, hw, found.take(i), swap.astype(bool))
 
 
+@lru_cache(maxsize=1024)
+def boundless(hw: Hardware) -> Hardware:
+    """The machine with very large buffers: machines with the same candidates share the search among them."""
+    sizes = {name: buffer.model_copy(update={"bytes": LARGE}) for name, buffer in hw.buffers}
+    return hw.model_copy(update={"buffers": hw.buffers.model_copy(update=sizes)})
+
+
 def promising(problem: Problem, dataflow: Dataflow, hw: Hardware, objective: Objective) -> tuple[Tiling, ...]:
     """The PRICED_BY_ENERGY tilings with the least estimate of an objective that counts energy."""
-    found = fitting(problem, hw, table(problem))
+    found = fitting(problem, hw)
     cycles, moved = estimate(problem, dataflow, hw, found)
     t, pj = found.n * found.p * found.q, dict(zip(COUNTERS, objective.pj_per_count, strict=True))
     bits, energy = hw.precision.bits, cycles * objective.pj_per_cycle
@@ -91,9 +105,8 @@ def simulated(problem: Problem, dataflow: Dataflow, hw: Hardware, found: Candida
     """Of tilings with loop orders the best by simulation; by estimate when none can be simulated in BUDGET."""
     classes = tile_classes(problem, dataflow, hw, found)
     which = swap.astype(np.int64), np.arange(swap.size)
-    cycles, traffic = (rows[which] for rows in limits(problem, hw, found, classes.total_cycles))
+    cycles, bounds, traffic = (rows[which] for rows in limits(problem, hw, found, classes.total_cycles))
     cycles = np.maximum(cycles, in_step(problem, hw, found, classes)[which])
-    bounds = limits(problem, hw, found, classes.total_cycles, least=True)[0][which]
     order = np.lexsort((traffic, cycles))
     found, swap = found.take(order), swap[order]
     spent, moved = simulate(problem, hw, found, swap, classes.busy[order], bounds[order], BUDGET)
@@ -215,7 +228,9 @@ def _memory(hw: Hardware) -> kernels.Memory:
     return kernels.Memory(hw.dram.burst_bytes, per_byte.numerator, per_byte.denominator, hw.dram_latency_cycles)
 
 
-def estimate(problem: Problem, dataflow: Dataflow, hw: Hardware, found: Candidates, density: float = 1.0):
+def estimate(
+    problem: Problem, dataflow: Dataflow, hw: Hardware, found: Candidates, density: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Estimated cycles and DRAM bytes of each candidate, int64 [2, candidates] (rows: loop orders).
 
     A ragged tile is taken as its share of a full one.
@@ -224,11 +239,13 @@ def estimate(problem: Problem, dataflow: Dataflow, hw: Hardware, found: Candidat
     volume = problem.groups * problem.m * problem.c * problem.t * (problem.taps > 0)
     tiles = volume / (found.g * found.m * found.c * grid.t)
     compute = (tile_cycles(dataflow.cost(grid, hw), grid, hw) * tiles).astype(np.int64)
-    return limits(problem, hw, found, compute, density)
+    cycles, _, moved = limits(problem, hw, found, compute, density)
+    return cycles, moved
 
 
-def limits(problem: Problem, hw: Hardware, found: Candidates, compute, density: float = 1.0, least: bool = False):
-    """Cycles that no resource lets a tiling undercut, and DRAM bytes, int64 [2, candidates] (rows: loop orders).
+def limits(problem: Problem, hw: Hardware, found: Candidates, compute: np.ndarray, density: float = 1.0) -> np.ndarray:
+    """Estimated cycles, cycles that no resource lets a tiling undercut, and DRAM bytes, int64 [3, 2, candidates] (the
+    second axis: loop orders).
 
     With L loads and stores of duration bus time + latency, and array cycles `compute` in all:
 
@@ -238,72 +255,34 @@ def limits(problem: Problem, hw: Hardware, found: Candidates, compute, density: 
         slots         of each operand (durations of its loads + compute) / slots, since a slot is either loading or in
                       use; of the accumulator (durations of stores + compute) / slots
 
-    Transfers are whole bursts of mean size, an estimate; with `least` exact bytes without rounding: a lower bound.
+    Transfers are whole bursts of mean size for the estimate, exact bytes without rounding for the lower bound.
     """
-    role, bits = problem.role == TAPS, hw.precision.bits
-    nx, ny, nz = _loops(problem, found)
-    columns, length = (problem.c * problem.taps, problem.t) if role else (problem.t, problem.c * problem.taps)
-    words_a, words_out = problem.groups * problem.m * length, ceil(problem.groups * problem.m * columns * density)
-    a_tiles, b_tiles, stores = (found.tiles_g * n for n in (nx * nz, ny * nz, nx * ny))
-    computed = problem.taps > 0
-    a_all, b_all, out_all = (
-        _mean_bytes(hw, words * bits(kind), tiles, least)
-        for words, kind, tiles in (
-            (words_a, problem.a_kind, a_tiles),
-            (problem.groups * problem.c * found.regions * computed, problem.b_kind, b_tiles),
-            (words_out, problem.out_kind, stores),
-        )
-    )
-    per_byte, latency = hw.clock_hz / hw.dram.bandwidth_bytes_per_s, hw.dram_latency_cycles
-    slots, dma = hw.buffers, hw.dma
-    ends = 0 if least else (a_all + b_all + out_all) * per_byte
-    found_cycles, found_bytes = [], []
-    for a_loads, b_loads, _ in transfers(problem, hw, found):
-        a_time, b_time = a_loads * (a_all * per_byte + latency), b_loads * (b_all * per_byte + latency)
-        written = stores * (out_all * per_byte + latency)
-        moved = a_loads * a_all + b_loads * b_all + stores * out_all
-        bounds = (
-            compute + (2 * latency if computed else latency) + ends,
-            moved * per_byte + latency,
-            (a_time + b_time) / dma.read_channels,
-            written / dma.write_channels,
-            (a_time + compute) / slots.a.slots,
-            (b_time + compute) / slots.b.slots,
-            (written + compute) / slots.accumulator.slots,
-        )
-        found_cycles.append(reduce(np.maximum, bounds))
-        found_bytes.append(moved)
-    return np.array(found_cycles).astype(np.int64), np.array(found_bytes).astype(np.int64)
+    return bound_kernels.limits(
+        _traffic(problem, hw, density), *_tiles(found), found.regions,
+        np.broadcast_to(compute, found.g.shape).astype(np.int64),
+    )  # fmt: skip
 
 
-def transfers(problem: Problem, hw: Hardware, found: Candidates) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Loads of A, loads of B and stores of each candidate, for both loop orders.
-
-    Tiles of an operand come round in a cycle; those that fit the slots stay, else every step loads (least recently
-    needed is replaced).
-    """
-    nx, ny, nz = _loops(problem, found)
-    computed, slots = problem.taps > 0, hw.buffers
-    both = []
-    for a_kept, b_kept in ((nz, ny * nz), (nx * nz, nz)):
-        a_loads = np.where(a_kept <= slots.a.slots, found.tiles_g * nx * nz, found.steps) * computed
-        b_loads = np.where(b_kept <= slots.b.slots, found.tiles_g * ny * nz, found.steps) * computed
-        both.append((a_loads, b_loads, found.tiles_g * nx * ny))
-    return both
+def transfers(problem: Problem, hw: Hardware, found: Candidates) -> np.ndarray:
+    """Loads of A, loads of B and stores of each candidate, for both loop orders, int64 [2, 3, candidates]."""
+    return bound_kernels.transfers(_traffic(problem, hw), *_tiles(found))
 
 
-def _loops(problem: Problem, found: Candidates) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How many tiles there are of output rows x, output columns y and reduction z."""
-    y, z = (found.tiles_c, found.tiles_t) if problem.role == TAPS else (found.tiles_t, found.tiles_c)
-    return found.tiles_m, y, z
+def _tiles(found: Candidates) -> tuple[np.ndarray, ...]:
+    return found.tiles_g, found.tiles_m, found.tiles_c, found.tiles_t
 
 
-def _mean_bytes(hw: Hardware, all_bits, transfers: np.ndarray, least: bool) -> np.ndarray:
-    """Bytes of a mean transfer: in whole bursts, or with `least` without any rounding."""
-    if least:
-        return all_bits / (8 * transfers)
-    burst = hw.dram.burst_bytes
-    return ceil_div(all_bits, 8 * transfers * burst) * burst
+def _traffic(problem: Problem, hw: Hardware, density: float = 1.0) -> bound_kernels.Traffic:
+    """`density`: share of the outputs that is stored."""
+    p, bits, buffers = problem, hw.precision.bits, hw.buffers
+    computed = p.taps > 0
+    columns, length = (p.c * p.taps, p.t) if p.role == TAPS else (p.t, p.c * p.taps)
+    return bound_kernels.Traffic(
+        p.role == TAPS, computed, p.groups * p.m * length * bits(p.a_kind),
+        p.groups * p.c * computed * bits(p.b_kind), ceil(p.groups * p.m * columns * density) * bits(p.out_kind),
+        buffers.a.slots, buffers.b.slots, buffers.accumulator.slots, hw.dma.read_channels, hw.dma.write_channels,
+        hw.dram.burst_bytes, hw.clock_hz / hw.dram.bandwidth_bytes_per_s, hw.dram_latency_cycles,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=4096)
@@ -313,7 +292,7 @@ def masked(problem: Problem, dataflow: Dataflow, hw: Hardware, mask: Mask) -> tu
 
     The mask of an output tile must fit the mask buffer.
     """
-    found = fitting(problem, hw, table(problem), mask, dataflow.compact_outputs)
+    found = fitting(problem, hw, None, mask, dataflow.compact_outputs)
     density = mask.density if dataflow.selective else 1.0
     cycles, traffic = estimate(problem, dataflow, hw, found, density)
     by_cycles = np.lexsort((traffic.ravel(), cycles.ravel()))

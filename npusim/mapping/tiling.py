@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,6 +72,7 @@ def tile_extents(total: int, size: int) -> np.ndarray:
     return np.minimum(size, total - tile_starts(total, size))
 
 
+@lru_cache(maxsize=1024)
 def tap_lines(problem: Problem) -> np.ndarray:
     """The line of every tap of a channel (see TileGrid.lines), int64 [taps].
 

@@ -31,6 +31,7 @@ import numpy as np
 from npusim.folding import ceil_div
 from npusim.graph import Op, Pool, StepGraph, Vector
 from npusim.mapping import _kernels, addresses, limits
+from npusim.mapping.builder import Stretch, stretch
 
 if TYPE_CHECKING:
     from npusim.masks import Mask
@@ -68,8 +69,8 @@ def cost(op: Op) -> tuple[int, int, int]:
 
 def lower(
     op: Op, graph: StepGraph, hw: Hardware, selected: Mask | None
-) -> tuple[np.ndarray, np.ndarray, dict, addresses.Pieces | None]:
-    """Task and dependency tables, work counts, and DRAM pieces (None with ideal memory) of one vector operation.
+) -> tuple[Stretch, dict, addresses.Pieces | None]:
+    """Tasks, work counts, and DRAM pieces (None with ideal memory) of one vector operation.
 
     Inputs stream through buffers a and b in turn, outputs leave through the accumulator buffer, in chunks that
     fill a slot. With `selected` (an operation on masked weights) only those elements are computed, gradients move
@@ -83,17 +84,9 @@ def lower(
     buffers = hw.buffers
     chunks = max(1, *(ceil_div(totals[key], getattr(buffers, key).slot_bytes) for key in totals))
     limits.tasks(4 * sweeps * chunks, op.label)
-    work = sweeps * ceil_div(elements * lane_ops, sweeps)
-    cycles = _split(ceil_div(work, sweeps * hw.vector.lanes), chunks)
-    tasks, deps = _kernels.emit_stream(
-        chunks,
-        sweeps,
-        _split(totals["a"], chunks),
-        _split(totals["b"], chunks),
-        _split(totals["accumulator"], chunks),
-        cycles,
-        np.array([buffers.a.slots, buffers.b.slots, buffers.accumulator.slots]),
-    )
+    work = ceil_div(ceil_div(elements * lane_ops, sweeps), hw.vector.lanes)
+    slots = buffers.a.slots, buffers.b.slots, buffers.accumulator.slots
+    tasks, part = _stream(chunks, sweeps, *totals.values(), work, slots, hw.dram.burst_bytes)
     counts = {
         "vector_lane_ops": elements * lane_ops,
         "a_read_bytes": sweeps * totals["a"],
@@ -104,7 +97,18 @@ def lower(
     if hw.dram.model == "commands":
         spans = [_span_bytes(graph.tensors[name], hw, selected) for name in (*op.inputs, *op.outputs)]
         pieces = addresses.stream(sizes, spans, len(op.inputs), chunks, tasks, hw)
-    return tasks, deps, counts, pieces
+    return part, counts, pieces
+
+
+@lru_cache(maxsize=4096)
+def _stream(
+    chunks: int, sweeps: int, a_bytes: int, b_bytes: int, out_bytes: int, cycles: int, slots: tuple[int, int, int],
+    burst: int,
+) -> tuple[np.ndarray, Stretch]:  # fmt: skip
+    """Task table and its columns; all sizes of one sweep."""
+    sizes = (_split(total, chunks) for total in (a_bytes, b_bytes, out_bytes, cycles))
+    tasks, deps = _kernels.emit_stream(chunks, sweeps, *sizes, np.array(slots))
+    return tasks, stretch(tasks, deps, burst)
 
 
 def _span_bytes(tensor, hw: Hardware, selected: Mask | None) -> int:

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from npusim.sweep.store import CRASHED, TIMEOUT, Result
 ATTEMPTS = 3
 FAILED_STARTS = 3
 START_S = 120.0
+NEIGHBOURS = 16
 
 
 @dataclass
@@ -36,6 +37,7 @@ class _Worker:
     ready: bool = False
     job: Job | None = None
     deadline: float = 0.0
+    next: deque[Job] = field(default_factory=deque)
 
 
 class Pool:
@@ -74,11 +76,11 @@ class Pool:
     def run(self, jobs: Iterable[Job]) -> Iterator[Result]:
         """A result for every job, in the order in which they end."""
         waiting = deque(jobs)
-        while waiting or any(worker.job for worker in self._workers):
+        while waiting or any(worker.job or worker.next for worker in self._workers):
             while len(self._workers) < min(self.size, len(waiting) + len(self._workers)):
                 self._workers.append(self._started())
             for worker in self._workers:
-                if worker.ready and worker.job is None and waiting:
+                if worker.ready and worker.job is None and (worker.next or waiting):
                     self._give(worker, waiting)
             yield from self._collect(waiting)
 
@@ -94,7 +96,11 @@ class Pool:
         return _Worker(process, Connection(ours.detach()), deadline=time.monotonic() + START_S)
 
     def _give(self, worker: _Worker, waiting: deque[Job]) -> None:
-        job = waiting.popleft()
+        if not worker.next:
+            # Neighbours share most of what a worker keeps; towards the end, no worker hoards what another could do.
+            share = max(1, min(NEIGHBOURS, len(waiting) // (2 * self.size)))
+            worker.next.extend(waiting.popleft() for _ in range(share))
+        job = worker.next.popleft()
         worker.job, worker.deadline = job, time.monotonic() + self.timeout_s
         for digest in set(job.resources) - self._placed:
             place(Path(self._folder.name), digest, self.resources[digest])
@@ -111,7 +117,7 @@ class Pool:
             if worker.connection in ready:
                 result = self._receive(worker, waiting)
             elif (worker.job or not worker.ready) and time.monotonic() >= worker.deadline:
-                result = self._late(worker)
+                result = self._late(worker, waiting)
             else:
                 continue
             if result is not None:
@@ -129,8 +135,8 @@ class Pool:
         worker.job = None
         return Result(key, status, text, metrics, f"process {worker.process.pid}", seconds)
 
-    def _late(self, worker: _Worker) -> Result | None:
-        self._remove(worker)
+    def _late(self, worker: _Worker, waiting: deque[Job]) -> Result | None:
+        self._remove(worker, waiting)
         job = worker.job
         if job is None:
             self._start_failed(f"did not start within {START_S:g} s")
@@ -138,7 +144,7 @@ class Pool:
         return Result(job.key, TIMEOUT, f"took longer than {self.timeout_s:g} s", {}, "", self.timeout_s)
 
     def _dead(self, worker: _Worker, waiting: deque[Job]) -> Result | None:
-        code = self._remove(worker)
+        code = self._remove(worker, waiting)
         how = ended(code)
         job = worker.job
         if job is None:
@@ -151,8 +157,9 @@ class Pool:
             return None
         return Result(job.key, CRASHED, f"its process {how}, {tries} times", {})
 
-    def _remove(self, worker: _Worker) -> int:
+    def _remove(self, worker: _Worker, waiting: deque[Job]) -> int:
         self._workers.remove(worker)
+        waiting.extendleft(reversed(worker.next))
         worker.connection.close()
         # One that closed its end is about to end by itself; how it ends is worth knowing.
         try:
