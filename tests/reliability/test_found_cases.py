@@ -267,3 +267,18 @@ def test_bits_of_an_address_map_are_ordinary_numbers(tmp_path):
         path.write_text(text.replace(f'address_map = "{first}', f'address_map = "{first}{bits}'), encoding="utf-8")
         with pytest.raises(ConfigError, match="is none of"):
             load_standard(str(path))
+
+
+def test_an_onnx_input_without_sizes_is_named_with_its_file(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    from npusim.trace import import_file
+
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", "features"])
+    weight = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, (3, 2), [0.0] * 6)
+    out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", 2])
+    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
+    onnx.save(
+        onnx.helper.make_model(onnx.helper.make_graph([node], "g", [value], [out], [weight])), tmp_path / "m.onnx"
+    )
+    with pytest.raises(TraceError, match=r"m\.onnx: the shape of 'x' is not known; export the model with fixed sizes"):
+        import_file(tmp_path / "m.onnx")

@@ -50,7 +50,10 @@ def from_onnx(path: str | Path, *, name: str = "", optimizer: str = "sgd", skip_
     result when it has its shape; `meta["skipped"]` lists them. TraceError names the file and the node.
     """
     net = Net(_load(path), str(path), skip_unknown)
-    layers = net.convert()
+    try:
+        layers = net.convert()
+    except Unknown as problem:  # of an input of the graph; a node names itself
+        raise TraceError(f"{path}: {problem}") from None
     meta = {
         "made_by": "npusim.trace.from_onnx", "source": Path(path).name, "producer": net.producer,
         "kind": "ONNX forward topology; backward phases synthesised; no masks", "skipped": net.skipped,
