@@ -43,10 +43,12 @@ lock: .venv/dev
 audit: .venv/dev
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements-dev.lock
 
-# Hours: every long run (each goes on where it was stopped), then the page from their results.
+# About 12 hours on one core, of which 4 are fuzzing: every long run (each goes on where it was stopped, what is done
+# lies in reliability/work), then the page from their results.
 reliability: .venv/dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[fuzz]"
 	$(BIN)/python reliability/run.py model --cases 20000
+	$(BIN)/python reliability/run.py kept
 	$(BIN)/python reliability/run.py fuzz --seconds 600
 	$(BIN)/python reliability/run.py faults --kills 100
 	$(BIN)/python reliability/run.py large

@@ -20,12 +20,18 @@ INPUT_SECONDS, PROCESS_MB = 20, 3000
 
 
 def run(names: list[str], seconds: int, folder: Path, out: Path) -> int:
-    """Fuzz every target for `seconds`; corpora and crashing inputs stay in `folder`. Returns the number of crashes."""
+    """Fuzz every target for what `out` lacks of `seconds`; corpora and crashing inputs stay in `folder`.
+
+    Returns the number of crashes.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     crashes = 0
     for name in names:
-        row = stretch(name, seconds, folder)
+        left = seconds - _spent(name, out)
+        if left < 1:
+            continue
+        row = stretch(name, left, folder)
         crashes += int(row["crashes"])
         new = not out.exists()
         with out.open("a", newline="", encoding="utf-8") as file:
@@ -34,6 +40,14 @@ def run(names: list[str], seconds: int, folder: Path, out: Path) -> int:
                 writer.writeheader()
             writer.writerow(row)
     return crashes
+
+
+def _spent(name: str, out: Path) -> int:
+    """Seconds that `out` has of a target."""
+    if not out.exists():
+        return 0
+    with out.open(newline="", encoding="utf-8") as file:
+        return int(sum(float(row["seconds"]) for row in csv.DictReader(file) if row["target"] == name))
 
 
 def stretch(name: str, seconds: int, folder: Path) -> dict[str, object]:
@@ -56,7 +70,8 @@ def stretch(name: str, seconds: int, folder: Path) -> dict[str, object]:
         "target": name, "seconds": round(time.monotonic() - begin, 1),
         "cpu_seconds": round(after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime, 1),
         "executions": max(map(int, counts), default=0), "corpus": len(list((folder / name).iterdir())),
-        "crashes": len(set(found.iterdir()) - before), "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "crashes": sum(not path.name.startswith("slow-unit") for path in set(found.iterdir()) - before),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }  # fmt: skip
 
 

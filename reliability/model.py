@@ -1,20 +1,24 @@
 """The long run of model-based tests: numbered cases, one CSV row each, appended as they end.
 
 Run again with the same file, it goes on behind the cases that are there; with `--seconds` it stops after that time.
+Rows of cases that failed can be moved to a second file (`once_failed`); then the next run tries them again.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import time
 import traceback
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from npusim import atomic
 from reliability import cases, laws
 
 FIELDS = (
-    "seed", "number", "dataflow", "method", "masked", "change", "outcome", "ops", "tasks", "cycles", "specified_tasks",
-    "gradients", "fixed_ratio", "free_ratio", "extra_cycles", "milliseconds", "message",
+    "seed", "number", "dataflow", "method", "memory", "masked", "change", "outcome", "ops", "tasks", "cycles",
+    "specified_tasks", "gradients", "fixed_ratio", "free_ratio", "extra_cycles", "milliseconds", "message",
 )  # fmt: skip
 FAILED = "FAILED"
 
@@ -39,6 +43,35 @@ def run(out: Path, seed: int, count: int, seconds: float) -> int:
     return 0
 
 
+def once_failed(out: Path) -> Path:
+    """Where the rows are that failed before npusim was mended."""
+    return out.with_name(f"{out.stem}-failed.csv")
+
+
+def move_failed(out: Path) -> int:
+    """Move the rows of `out` that failed to `once_failed(out)`; returns how many."""
+    with out.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    failed = [line for line in rows if line["outcome"] == FAILED]
+    aside = once_failed(out)
+    new = not aside.exists()
+    with aside.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        if new:
+            writer.writeheader()
+        writer.writerows(failed)
+    atomic.write(out, _text(line for line in rows if line["outcome"] != FAILED))
+    return len(failed)
+
+
+def _text(rows: Iterable[Mapping[str, str]]) -> str:
+    content = io.StringIO()
+    writer = csv.DictWriter(content, FIELDS)
+    writer.writeheader()
+    writer.writerows(rows)
+    return content.getvalue()
+
+
 def row(seed: int, number: int) -> dict[str, object]:
     """What case `number` came to; a failure is a row with its traceback."""
     begin = time.monotonic()
@@ -51,7 +84,8 @@ def row(seed: int, number: int) -> dict[str, object]:
         lines = traceback.format_exc(limit=-3).strip().splitlines()
         return base | {"outcome": FAILED, "message": " | ".join(line.strip() for line in lines)[-600:]}
     return base | {
-        "masked": int(case.masked), "change": case.change, "outcome": found.outcome, "ops": found.ops,
+        "memory": case.hardware.dram.model, "masked": int(case.masked), "change": case.change,
+        "outcome": found.outcome, "ops": found.ops,
         "tasks": found.tasks, "cycles": found.cycles, "specified_tasks": found.specified,
         "gradients": found.gradients, "fixed_ratio": _ratio(found.fixed), "free_ratio": _ratio(found.free),
         "extra_cycles": found.extra_cycles, "milliseconds": round(1000 * (time.monotonic() - begin)),

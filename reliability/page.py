@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import shutil
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from npusim import jit, provenance
+from npusim import provenance
+from reliability import model
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "reliability" / "results"
@@ -26,14 +30,18 @@ def summarise_model(path: Path) -> dict[str, Any]:
     for kind in ("fixed_ratio", "free_ratio"):
         for row in whole:
             if row[kind]:
-                found = changes.setdefault(f"{row['change']}:{kind}", {"cases": 0, "slower": 0, "most": 0.0})
+                name = kind if kind == "fixed_ratio" else f"{kind} {row['memory']}"
+                found = changes.setdefault(f"{row['change']}:{name}", {"cases": 0, "slower": 0, "most": 0.0})
                 ratio = float(row[kind])
                 found["cases"] += 1
                 found["slower"] += ratio > 1
                 found["most"] = max(found["most"], ratio)
+    aside = model.once_failed(path)
+    mended = sum(1 for _ in csv.DictReader(io.StringIO(aside.read_text()))) if aside.exists() else 0
     return {
-        "date": provenance.date(), "versions": provenance.versions(), "kernels": jit.sources_digest()[:16],
-        "seeds": sorted({row["seed"] for row in rows}), "cases": len(rows),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(path.stat().st_mtime)),
+        "versions": provenance.versions(), "seeds": sorted({row["seed"] for row in rows}), "cases": len(rows),
+        "mended": mended, "milliseconds": sum(int(row["milliseconds"] or 0) for row in rows),
         "outcomes": dict(Counter(row["outcome"] for row in rows)),
         "pairs": len({(row["dataflow"], row["method"]) for row in whole}),
         "tasks": sum(int(row["tasks"]) for row in whole),
@@ -57,20 +65,30 @@ def model_lines(found: dict[str, Any]) -> Iterator[str]:
     yield from (
         "### Random cases", "",
         f"{found['cases']:,} cases (seeds {', '.join(found['seeds'])}): {found['outcomes'].get('ok', 0):,} kept every "
-        f"law, {refused:,} were refused by a message, {failed} failed. {found['pairs']} pairs of dataflow and method; "
+        f"law, {refused:,} were refused by a message, {failed} failed ({found['mended']} failed before npusim was "
+        f"mended, and were run again). {found['pairs']} pairs of dataflow and method; "
         f"{found['tasks']:,} tasks simulated, {found['specified_tasks']:,} of them by both engines with equal times; "
-        f"{found['gradients']:,} weight gradients executed on numbers and equal to the reference.", "",
+        f"{found['gradients']:,} weight gradients executed on numbers and equal to the reference. "
+        f"{found['milliseconds'] / 3.6e6:.1f} hours.", "",
     )  # fmt: skip
     names = dict.fromkeys(key.split(":")[0] for key in found["changes"])
     rows = []
     for name in names:
         cells: list[object] = [name]
-        for kind in ("fixed_ratio", "free_ratio"):
+        for kind in ("fixed_ratio", "free_ratio ideal", "free_ratio commands"):
             entry = found["changes"].get(f"{name}:{kind}")
             cells += [entry["cases"], entry["slower"], f"{entry['most']:.3f}"] if entry else ["", "", ""]
         rows.append(cells)
-    head = ("doubled", "same tasks: cases", "slower", "most", "mapped anew: cases", "slower", "most")
+    head = ("doubled", "same tasks: cases", "slower", "most", "mapped anew, ideal memory: cases", "slower", "most",
+            "mapped anew, command-level memory: cases", "slower", "most")  # fmt: skip
     yield from table(head, rows)
+
+
+def kept_lines(path: Path) -> Iterator[str]:
+    yield from ("### Worst cases mapped anew: the mapping from before on the better machine", "")
+    rows = ((f["change"], f["memory"], f["cases"], f["kept_faster"], f"{f['most']:.3f}")
+            for f in json.loads(path.read_text()))  # fmt: skip
+    yield from table(("doubled", "memory", "cases", "kept is faster", "cycles anew / kept, most"), rows)
 
 
 def fuzz_lines(path: Path) -> Iterator[str]:
@@ -102,23 +120,31 @@ def large_lines(path: Path) -> Iterator[str]:
     rows = []
     for f in json.loads(path.read_text()):
         known = ("what", "size", "seconds", "cpu_seconds", "peak_mb")
-        rest = "; ".join(f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}"
+        rest = "; ".join(f"{key} {value:,}" if type(value) is int else f"{key} {value}"
                          for key, value in f.items() if key not in known)  # fmt: skip
         rows.append((f["what"], f"{f['size']:,}", f["seconds"], f["cpu_seconds"], f["peak_mb"], rest))
     yield from table(("what", "size", "seconds", "CPU seconds", "peak MB", "result"), rows)
 
 
-def write() -> None:
-    """Summarise the results that are there and put their tables into the page."""
+def write(work: Path) -> None:
+    """Take the results of `work` over, where there are new ones, and put the tables of all into the page."""
     lines: list[str] = []
     summary = RESULTS / "model.json"
-    if (RESULTS / "model.csv").exists():
-        summary.write_text(json.dumps(summarise_model(RESULTS / "model.csv"), indent=1) + "\n")
+    if (work / "model.csv").exists():
+        summary.write_text(json.dumps(summarise_model(work / "model.csv"), indent=1) + "\n")
+    for name in ("fuzz.csv", "faults.json", "large.json", "kept.json"):
+        if (work / name).exists():
+            shutil.copyfile(work / name, RESULTS / name)
     if summary.exists():
         found = json.loads(summary.read_text())
         lines += [f"Measured on {found['date'][:10]} with {_versions(found['versions'])}.", ""]
         lines += model_lines(found)
-    for name, make in (("fuzz.csv", fuzz_lines), ("faults.json", fault_lines), ("large.json", large_lines)):
+    for name, make in (
+        ("kept.json", kept_lines),
+        ("fuzz.csv", fuzz_lines),
+        ("faults.json", fault_lines),
+        ("large.json", large_lines),
+    ):
         if (RESULTS / name).exists():
             lines += make(RESULTS / name)
     text = PAGE.read_text(encoding="utf-8")
