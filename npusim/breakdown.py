@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from npusim.comparison import Comparison
+    from npusim.energy.account import Prices
+    from npusim.npu import Hardware
     from npusim.results import Result
 
 WGC, STEP = "grad_weight", "step"
@@ -76,15 +78,21 @@ def energy_groups(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def energy_basis(run: Result) -> str:
-    """Table, node, DRAM and what is priced with low confidence, in a few words."""
+    """Table, node, DRAM, what is priced with low confidence or by a scaling rule, in a few words."""
     prices = run.facts.prices
-    return basis(prices.table, prices.node_nm, run.hardware.dram.standard, prices.doubtful)
+    return _basis(prices.table, prices.node_nm, run.hardware.dram.standard, prices.doubtful, prices.notes)
 
 
-def basis(table: str, node_nm: int, dram: str, doubtful: Sequence[str]) -> str:
-    """What energies rest on, in one line."""
+def prices_basis(prices: Prices, hardware: Hardware) -> str:
+    """As `energy_basis`, of prices that were not stored."""
+    return _basis(prices.table, prices.node_nm, hardware.dram.standard, prices.doubtful(), prices.notes)
+
+
+def _basis(table: str, node_nm: int, dram: str, doubtful: Sequence[str], notes: Sequence[str]) -> str:
     low = f"; low confidence: {', '.join(name.replace('_', ' ') for name in doubtful)}" if doubtful else ""
-    return f"{text.clean(table)}, {node_nm} nm, {text.clean(dram)}{low}"
+    ruled = dict.fromkeys(note.partition(":")[0] for note in notes if note.startswith("buffer "))
+    rule = f"; by a scaling rule: {', '.join(ruled)}" if ruled else ""
+    return f"{text.clean(table)}, {node_nm} nm, {text.clean(dram)}{low}{rule}"
 
 
 def shown_groups(stacks: Iterable[Mapping[str, float]]) -> list[str]:

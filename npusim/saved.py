@@ -10,7 +10,8 @@
 | comparison.csv | of several runs: speedup and energy gain, `Comparison.table`                             |
 | manifest.json  | provenance, and in `runs` the machine, prices and masks of every run (`results.Facts`)   |
 
-Tables of several runs begin with a column `run`. Numbers keep every digit, so that a report made from files is the
+Tables with energy end with a column `low_confidence`: components that are priced so (not read back). Tables of several
+runs begin with a column `run`. Numbers keep every digit, so that a report made from files is the
 report that was made with them. Names lose control characters (`npusim.text`).
 """
 
@@ -37,6 +38,7 @@ from npusim.units import CAUSES
 if TYPE_CHECKING:
     import pandas as pd
 
+LOW = "low_confidence"
 TABLES = ("layers", "phases", "units", "memory")
 _INDEX = {"phases": "phase", "units": "unit"}
 _SUMS = (*TIMING, *COUNTERS, "macs", "energy_pj", "utilisation", "bound_cycles")
@@ -54,10 +56,10 @@ LARGEST = 1e30
 def files(result: Result | Comparison) -> dict[str, str]:
     """Name -> content of every file."""
     runs = (result,) if isinstance(result, Result) else result.runs
-    found = {f"{name}.csv": csv_text(_joined(runs, name)) for name in TABLES}
-    found["energy.csv"] = csv_text(_energy(runs))
+    found = {f"{name}.csv": csv_text(_marked(runs, _joined(runs, name))) for name in TABLES}
+    found["energy.csv"] = csv_text(_marked(runs, _energy(runs)))
     if isinstance(result, Comparison):
-        found["comparison.csv"] = csv_text(result.table.reset_index())
+        found["comparison.csv"] = csv_text(_marked(runs, result.table.reset_index()))
     return {**found, "manifest.json": json_text(manifest(result))}
 
 
@@ -134,6 +136,15 @@ def _checked(record: dict[str, Any], path: Path) -> dict[str, Any]:
     return record
 
 
+def _marked(runs: tuple[Result, ...], table: pd.DataFrame) -> pd.DataFrame:
+    """With the column LOW when the table holds energy: components of every run that are priced with low confidence."""
+    if not any(name == "energy_pj" or "." in str(name) for name in table):
+        return table
+    doubtful = {run.label: " ".join(run.facts.prices.doubtful) for run in runs}
+    of = table["run"].map(doubtful) if "run" in table else next(iter(doubtful.values()))
+    return table.assign(**{LOW: of})
+
+
 def _energy(runs: tuple[Result, ...]) -> pd.DataFrame:
     """One row per operation: picojoules of every action, six digits; actions that cost nothing anywhere are left out.
 
@@ -199,6 +210,7 @@ def _table(path: Path, name: str) -> pd.DataFrame:
         raise ResultsError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if frame.columns.has_duplicates:
         raise ResultsError(f"{path}: has a column twice")
+    frame = frame.drop(columns=LOW, errors="ignore")
     strange = []
     for column in frame:
         if column in words:

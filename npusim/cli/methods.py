@@ -21,7 +21,7 @@ def compare(
     """
     from dataclasses import replace
 
-    from npusim import report
+    from npusim import breakdown, report
     from npusim.cli import options
     from npusim.cli.output import hint, print_lines, print_table, working
     from npusim.method_runs import compare_methods
@@ -48,7 +48,8 @@ def compare(
             runs = [results.of_plan(run, machine, request, command, graph) for run in found.runs]
             runs[0] = replace(runs[0], manifest=record)
             comparison = Comparison.of(*runs)
-            table = found.table().to_csv(index=False, lineterminator="\n")
+            doubtful = [" ".join(run.facts.prices.doubtful) for run in runs]
+            table = found.table().assign(**{saved.LOW: doubtful}).to_csv(index=False, lineterminator="\n")
             files = {**saved.files(comparison), "methods.csv": table}
             write_report(out, comparison, files)
         hint(f"written: {out}/methods.csv, report.html, plots and tables")
@@ -56,6 +57,7 @@ def compare(
         print(report.json_text(record), end="")
         return
     print_table(_table(rows, f"Training methods: {graph.name} on {machine.name}, {flow}"))
+    print_lines([f"energy: {breakdown.prices_basis(found.runs[0].runs[0].energy.prices, machine)}"])
     # The first line says why; the others, each parameter concerned, are in `left_out` of the JSON and of manifest.json.
     print_lines([f"left out: {reason.splitlines()[0].removesuffix(':')}" for reason in found.misfits.values()])
 

@@ -184,6 +184,7 @@ def prices(
     found.append(Price("leakage", "logic", CYCLES, logic_mw * ns))
     notes = [f"buffer {name}: {note}" for name, m in memories.items() for note in m.notes]
     notes += commands.notes if commands else ()
+    notes += [table.scaled] if table.scaled else []
     leakage = sram_mw + logic_mw
     return Prices(tuple(found), leakage, table.node_nm, table.name, sources, trust, tuple(notes), commands)
 

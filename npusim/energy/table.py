@@ -15,7 +15,7 @@ from pydantic import Field
 
 from npusim import catalogue, config
 from npusim.config import Model
-from npusim.energy import accelergy
+from npusim.energy import accelergy, scaling
 from npusim.errors import CatalogueError, ConfigError, closest
 
 Confidence = Literal["high", "medium", "low"]
@@ -121,6 +121,7 @@ class DramCommandRow(Sourced):
 class EnergyTable(Model):
     """One table. `register_byte` is one byte written into a register, `index_decode` one mask position found.
 
+    `scaled` says what was scaled from a base of another node (written when the table is read).
     `mux_bit` is one bit through a 2:1 multiplexer.
 
     name          as reports show it
@@ -139,6 +140,7 @@ class EnergyTable(Model):
     node_nm: Annotated[int, Field(ge=3, le=250)]
     description: str = ""
     base: str = ""
+    scaled: str = ""
     mac: dict[str, Action]
     adder: dict[str, Action]
     vector: dict[str, Action]
@@ -189,7 +191,23 @@ def _merged(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
         data = _merge(accelergy.overlay(section, path), data)
     if not base or not isinstance(base, str):
         return data
-    return _merge(_merged(_base(path, base), (*below, path)), data)
+    return _merge(_at_node(_merged(_base(path, base), (*below, path)), data, path), data)
+
+
+def _at_node(base: dict[str, Any], data: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The base for the node of the table that names it: scaled when that is another one, as the table must choose."""
+    node, own = data.get("node_nm"), base.get("node_nm")
+    if type(node) is not int or type(own) is not int or node == own:
+        return base
+    sram = data.get("sram")
+    if not isinstance(sram, dict) or sram.get("node_rule") != scaling.RULE:
+        raise ConfigError(
+            f"{path}: node_nm = {node}, but the prices of base = {data['base']!r} are those of {own} nm; choose "
+            f'[sram] node_rule = "{scaling.RULE}" to scale them, or give the table without a base'
+        )
+    config.validate(EnergyTable, base, f"base {data['base']!r} of {path}")
+    scaled, done = scaling.table(base, node)
+    return {**scaled, "scaled": done}
 
 
 def _base(path: Path, base: str) -> Path:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from npusim import breakdown, text
 from npusim.html import frame
 from npusim.sweep import analysis, export, metrics
-from npusim.sweep.figures import LABELS
+from npusim.sweep.figures import LABELS, energy_basis
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +53,7 @@ def sweep_page(
         objectives=escape(", ".join(LABELS.get(o, o) for o in objectives)),
         baseline=escape(text.clean(baseline)),
         note=escape(text.clean(note)),
+        basis=escape(energy_basis(done)),
         failures=_failures(table),
         provenance=escape(json.dumps(dict(description), indent=2, ensure_ascii=True, default=str)),
     )

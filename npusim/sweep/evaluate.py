@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from npusim import catalogue, config, method
+from npusim import breakdown, catalogue, config, method
 from npusim.energy import account, area, sram
 from npusim.energy.table import EnergyTable
 from npusim.errors import NpusimError
@@ -42,11 +42,12 @@ class Evaluator:
         self._kept: dict[Hashable, Any] = {}
 
     def row(self, job: Job) -> tuple[str, str, dict[str, float]]:
-        """(status, message, metrics); whatever goes wrong becomes a message."""
+        """(status, message, metrics); whatever goes wrong becomes a message, else it says what the energy rests on."""
         try:
             runs = self.runs(job)
             hw = self._machine(job)
-            return DONE, "", mean([(share, metrics(run)) for share, run in runs], hw, self._area(job, hw))
+            basis = breakdown.prices_basis(runs[0][1].energy.prices, hw)
+            return DONE, basis, mean([(share, metrics(run)) for share, run in runs], hw, self._area(job, hw))
         except NpusimError as error:
             return FAILED, str(error), {}
         except Exception as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from npusim import breakdown, plot, text
 from npusim.sweep import analysis, export, metrics
-from npusim.sweep.layers import Roofline, energy_bases
+from npusim.sweep.layers import Roofline
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,8 @@ def figures(
     """Every figure of finished points (`analysis.done`) by file name without suffix."""
     import matplotlib
 
-    caption = f"Sweep {text.clean(name)}: {len(table):,} points. {_fixed(table)}\n{_energy_basis(table)}".rstrip()
+    caption = f"Sweep {text.clean(name)}: {len(table):,} points. {_fixed(table)}"
+    caption = "\n".join([caption, *textwrap.wrap(energy_basis(table), plot.CAPTION_WIDTH)])
     with matplotlib.rc_context(plot.STYLE):
         drawn: dict[str, Figure | None] = {
             "pareto": pareto(table, objectives, caption),
@@ -257,12 +258,11 @@ def _number(value: float, metric: str) -> str:
     return f"{value:.3g}"
 
 
-def _energy_basis(table: pd.DataFrame) -> str:
-    """Where energies come from; of several tables or memories the first two are named."""
-    found = energy_bases(table)
-    more = f" and {len(found) - 2} more" if len(found) > 2 else ""
-    lines = [f"Energy: {' | '.join(found[:2])}{more}."] if found else []
-    return "\n".join(part for line in lines for part in textwrap.wrap(line, plot.CAPTION_WIDTH))
+def energy_basis(table: pd.DataFrame) -> str:
+    """What the energies rest on, as the points say; of several tables, memories or rules the first two are named."""
+    found = [text.clean(message) for message in export.values(table.message) if message]
+    more = f" and {len(found) - 2} more (column message of results.csv)" if len(found) > 2 else ""
+    return f"Energy: {' | '.join(found[:2])}{more}." if found else ""
 
 
 def _fixed(table: pd.DataFrame) -> str:

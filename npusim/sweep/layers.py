@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from npusim import breakdown
 from npusim.errors import NpusimError
 from npusim.sweep import analysis
 
@@ -78,33 +77,6 @@ def rooflines(table: pd.DataFrame, objectives: Sequence[str]) -> tuple[list[Roof
                 place(Path(folder), digest, resolver.resources[digest])
             found.append(_roofline([run for _, run in evaluator.runs(job)], _title(table, i)))
     return found, ""
-
-
-def energy_bases(table: pd.DataFrame) -> list[str]:
-    """What the energies of the points rest on: table, node, DRAM and what is in doubt, each combination once.
-
-    Empty when a machine or table of the sweep is no longer found.
-    """
-    from npusim import npu
-    from npusim.energy.account import prices
-    from npusim.energy.table import load
-    from npusim.simulation import dram_prices
-
-    keys = [key for key in table.columns if key in ("hardware", "energy") or key.startswith(("energy.", "dram."))]
-    found: dict[str, None] = {}
-    for i in table[keys].drop_duplicates().index:
-        point = _point(table[keys], i)
-        try:
-            machine = npu.load(point.pop("hardware"))
-            own = point.pop("energy", None)
-            machine = machine.replace(point) if point else machine
-            priced = load(own or machine.energy.table)
-            own_prices = prices(machine, priced, commands=dram_prices(machine, priced))
-        except NpusimError:
-            return []
-        line = breakdown.basis(own_prices.table, own_prices.node_nm, machine.dram.standard, own_prices.doubtful())
-        found[line] = None
-    return list(found)
 
 
 def _worth_a_look(table: pd.DataFrame, objectives: Sequence[str]) -> list[int]:

@@ -50,10 +50,10 @@ def test_energy_csv_holds_the_actions(result):
     table = pd.read_csv(io.StringIO(saved.files(result)["energy.csv"]))
     assert list(table.columns[:2]) == ["phase", "name"] and len(table) == len(result.layers)
     actions = result.actions.assign(column=result.actions.component + "." + result.actions.action)
-    assert set(table.columns[2:]) == set(actions.column)
+    assert set(table.columns[2:-1]) == set(actions.column) and table.columns[-1] == saved.LOW
     sums = actions.groupby("column").pj.sum()
     assert table[sums.index].sum().to_numpy() == pytest.approx(sums.to_numpy(), rel=1e-5)
-    assert table.drop(columns=["phase", "name"]).sum(axis=1).to_numpy() == pytest.approx(
+    assert table.drop(columns=["phase", "name", saved.LOW]).sum(axis=1).to_numpy() == pytest.approx(
         result.layers.energy_pj.to_numpy(), rel=1e-5
     )
 
@@ -69,4 +69,21 @@ def test_low_confidence_is_named(result):
     assert result.facts.prices.doubtful == ["index", "gather", "clock", "sram_wires", "dram_access", "leakage"]
     assert (
         "low confidence: index, gather, clock, sram wires, dram access, leakage" in result.plot.energy().get_supxlabel()
+    )
+
+
+def test_tables_with_energy_say_what_is_priced_with_low_confidence(result):
+    files = saved.files(result)
+    for name in ("layers.csv", "phases.csv", "energy.csv"):
+        column = pd.read_csv(io.StringIO(files[name])).low_confidence
+        assert set(column) == {" ".join(result.facts.prices.doubtful)}
+        assert "dram_access" in column[0] and "mac" not in column[0].split()
+    assert "low_confidence" not in files["memory.csv"]
+
+
+def test_a_rule_that_prices_a_buffer_is_named():
+    small = npusim.simulate("tiny-cnn", "mcu-8x8")
+    assert "; by a scaling rule: buffer mask" in small.plot.energy().get_supxlabel().replace("\n", " ")
+    assert "extrapolated by the power law of the two nearest points, as chosen" in str(
+        small.manifest["energy"]["notes"]
     )

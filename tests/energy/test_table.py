@@ -6,8 +6,8 @@ import tomllib
 
 import pytest
 
-from npusim import catalogue
-from npusim.energy import scaling, table
+from npusim import catalogue, npu
+from npusim.energy import account, scaling, table
 from npusim.errors import ConfigError
 
 
@@ -49,6 +49,33 @@ def test_a_partial_table_overrides_its_base_key_by_key(tmp_path):
     assert mine.dram["LPDDR4X"].source == "vendor"
     assert mine.gating.fraction == 0.25 and mine.gating.source == base.gating.source
     assert mine.mac == base.mac and mine.dram["HBM2"] == base.dram["HBM2"]
+
+
+def test_a_base_of_another_node_is_scaled_when_that_is_chosen(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "mine"\nbase = "generic-28nm"\nnode_nm = 16\n')
+    with pytest.raises(ConfigError) as caught:
+        table.load(path)
+    assert str(caught.value).startswith(
+        f"{path}: node_nm = 16, but the prices of base = 'generic-28nm' are those of 28"
+    )
+    own = '[adder.int32]\npj = 0.01\narea_um2 = 9.0\nsource = "ours"\nconfidence = "high"\n'
+    path.write_text(path.read_text() + own + '[sram]\nnode_rule = "stillmaker-baas"\n')
+    mine, base = table.load(path), table.load("generic-28nm")
+    energy, area = scaling.energy_factor(28, 16), scaling.area_factor(28, 16)
+    assert 0.3 < energy < 0.6 and 0.3 < area < 0.6
+    assert mine.mac["fp16+fp32"].pj == pytest.approx(energy * base.mac["fp16+fp32"].pj)
+    assert mine.mac["fp16+fp32"].area_um2 == pytest.approx(area * base.mac["fp16+fp32"].area_um2)
+    assert "28 to 16 nm) of: x0.518" in mine.mac["fp16+fp32"].source
+    assert mine.adder["int32"].pj == 0.01 and mine.adder["int32"].source == "ours"
+    assert mine.control.address_counters == base.control.address_counters
+    assert mine.clock.pj_per_register_bit == pytest.approx(energy * base.clock.pj_per_register_bit)
+    assert (mine.dram, mine.gating, mine.logic) == (base.dram, base.gating, base.logic)
+    assert mine.scaled.startswith("logic scaled: x0.")
+    edge = npu.load("edge-16x16").replace({"energy.node_nm": 16})
+    notes = account.prices(edge, mine).notes
+    assert notes[-1] == mine.scaled
+    assert sum("SRAM scaled from 22 to 16 nm (Stillmaker-Baas" in note for note in notes) == 4
 
 
 def test_errors_of_tables(tmp_path, monkeypatch):

@@ -14,9 +14,11 @@ LEFT_OUT = {"fast-ntk", "xbm", "xma", "xma2"}
 def test_table(npusim, tmp_path):
     code, out, _ = npusim("compare", "tiny-cnn", "--methods", "last-k:k=1,swu", "--out", tmp_path / "r")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()[1:]] == ["method", "dense", "last-k:k=1", "swu"]
+    assert [line.split()[0] for line in out.splitlines()[1:]] == ["method", "dense", "last-k:k=1", "swu", "energy:"]
+    assert out.splitlines()[-1].startswith("energy: generic-28nm, 28 nm, LPDDR4; low confidence: index")
     rows = list(csv.DictReader((tmp_path / "r" / "methods.csv").read_text().splitlines()))
     assert [row["method"] for row in rows] == ["dense", "last-k:k=1", "swu"]
+    assert all("dram_access" in row["low_confidence"] for row in rows)
     assert float(rows[0]["speedup"]) == 1 and float(rows[1]["speedup"]) > 1
     record = json.loads((tmp_path / "r" / "manifest.json").read_text())
     assert record["hardware"]["requested"] == "edge-16x16" and len(record["methods"]) == 3

@@ -56,6 +56,13 @@ def test_rows_are_those_of_simulate(masked):
         assert row.dram_bytes == run.count("dram_read_bytes").sum() + run.count("dram_write_bytes").sum()
 
 
+def test_every_point_says_what_its_energy_rests_on(masked):
+    message = masked.frame().message
+    assert message.str.startswith("generic-28nm, 28 nm, LPDDR4; low confidence: index").all()
+    small = masked.frame()["buffers.a.bytes"].isin([16384, 32768])
+    assert (message.str.endswith("; by a scaling rule: buffer a") == small).all()
+
+
 def test_methods_are_those_of_compare_methods(tmp_path):
     """Also of a method with several parts, and of one that chooses by measured times."""
     from npusim.method_runs import compare_methods
@@ -278,15 +285,16 @@ def test_page_draws_itself_in_a_browser(page, masked, tmp_path):
 def test_captions_name_where_energies_come_from(masked):
     from npusim.sweep.figures import figures
 
-    table = analysis.done(masked.frame())
-    step = trace.read(table.workload[0])
-    machine = npu.load("edge-16x16").replace({"energy.sram_outside": "power-law"})
-    low = ", ".join(name.replace("_", " ") for name in simulate(step, machine).energy.prices.doubtful())
+    every = analysis.done(masked.frame())
+    table = every[every["buffers.a.bytes"] == 96 * 1024]
+    step = trace.read(every.workload[0])
+    low = ", ".join(name.replace("_", " ") for name in simulate(step, npu.load("edge-16x16")).energy.prices.doubtful())
     expected = f"\nEnergy: generic-28nm, 28 nm, LPDDR4; low confidence: {low}."
     drawn = figures(table, ("cycles", "energy_pj"), "dense-os", [], "masked")
     assert {figure.get_supxlabel().partition("\nEnergy")[2] for figure in drawn.values()} == {expected[7:]}
-    other = table.assign(hardware=["mcu-8x8" if i else "edge-16x16" for i in range(len(table))])
-    both = figures(other, ("cycles", "energy_pj"), "dense-os", [], "masked")["pareto"].get_supxlabel()
-    assert " | generic-45nm, 45 nm, HyperRAM" in both.replace("\n", " ")
-    gone = table.assign(hardware="no-such-machine")
-    assert "Energy" not in figures(gone, ("cycles",), "dense-os", [], "masked")["pareto"].get_supxlabel()
+    both = figures(every, ("cycles", "energy_pj"), "dense-os", [], "masked")["pareto"].get_supxlabel()
+    assert "; by a scaling rule: buffer a | generic-28nm, 28 nm, LPDDR4" in both.replace("\n", " ")
+    many = every.assign(message=[f"table {i}" for i in range(len(every))])
+    assert f" and {len(every) - 2} more" in figures(many, ("cycles",), "dense-os", [], "m")["pareto"].get_supxlabel()
+    old = table.assign(message="")
+    assert "Energy" not in figures(old, ("cycles",), "dense-os", [], "masked")["pareto"].get_supxlabel()
