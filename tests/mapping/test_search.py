@@ -71,3 +71,25 @@ def test_a_tiling_that_cannot_win_is_not_simulated(edge):
     cycles, _ = search.simulate(problem, edge, found, swap, classes.busy, np.array([0, 10**9]), 10**9)
     assert cycles[0] > 0 and cycles[1] == -1
     assert (search.simulate(problem, edge, found, swap, classes.busy, np.zeros(2, np.int64), 0)[0] == -1).all()
+
+
+def test_machines_that_differ_in_sizes_of_buffers_share_searches():
+    problem, flow, hw = random_problem(np.random.default_rng(5))
+    machines = [hw.replace({"buffers.b.bytes": hw.buffers.b.bytes * k}) for k in (1, 2, 64, 128)]
+    found = []
+    for machine in machines:
+        search._best.cache_clear()
+        found.append(search.best(problem, flow, machine))
+    search._best.cache_clear()
+    assert [search.best(problem, flow, machine) for machine in machines] == found
+    # Whatever fits the third fits the fourth.
+    assert search._best.cache_info().hits >= 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whole_tiles_are_moved_once(edge, seed):
+    problem, _, _ = random_problem(np.random.default_rng(seed))
+    whole = described(problem, np.array([[1, problem.m, problem.c, problem.n, problem.p, problem.q]]))
+    computed = problem.taps > 0
+    expected = [problem.groups * computed, problem.groups * computed, problem.groups]
+    assert search.transfers(problem, edge, whole)[:, :, 0].tolist() == [expected, expected]
