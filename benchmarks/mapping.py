@@ -58,8 +58,10 @@ def real(workload: str, hardware: str, dataflow: str) -> None:
     own = [search.best(problem, flow, hw) for problem in different]
     kept = search.SHORTLIST, search.BUDGET
     search.SHORTLIST, search.BUDGET = 10 * kept[0], 100 * kept[1]
+    search._best.cache_clear()
     wide = [search.best(problem, flow, hw) for problem in different]
     search.SHORTLIST, search.BUDGET = kept
+    search._best.cache_clear()
     spent = partial(cycles, dataflow=flow, hw=hw)
     ratios = [spent(p, a) / spent(p, b) for p, a, b in zip(different, own, wide, strict=True)]
     report(f"{workload} 224 px on {hardware}, {dataflow}, against a wider search", np.array(ratios))

@@ -206,7 +206,10 @@ def largest_selection(
     Tiles that have no more than `slot` elements are taken as full.
     """
     rows, channels = problem.m, problem.c
-    found, where = np.unique(np.stack([g, m, c], axis=1), axis=0, return_inverse=True)
+    # Sorting single numbers is much faster than sorting rows.
+    keys = np.ravel_multi_index((g, m, c), (problem.groups + 1, rows + 1, channels + 1))
+    _, first, where = np.unique(keys, return_index=True, return_inverse=True)
+    found = np.stack([g, m, c], axis=1)[first]
     fullest = found.prod(axis=1) * problem.taps
     large = np.flatnonzero(fullest > slot)
     corners = corner_sums(mask.matrix(), problem.taps) if large.size else np.empty((0, 0), np.int32)
@@ -214,8 +217,8 @@ def largest_selection(
         groups, height, width = found[i]
         # Tiles of several groups hold all their rows.
         joined = np.arange(0, problem.groups, groups)[:, None] * rows
-        first = (joined + np.arange(0, rows, height)).ravel()
-        edges = np.append(first, problem.groups * rows), np.append(np.arange(0, channels, width), channels)
+        starts = (joined + np.arange(0, rows, height)).ravel()
+        edges = np.append(starts, problem.groups * rows), np.append(np.arange(0, channels, width), channels)
         fullest[i] = np.diff(np.diff(corners[np.ix_(*edges)], axis=0), axis=1).max()
     return fullest[where.reshape(-1)]
 
