@@ -9,7 +9,7 @@ including `until`, so a transfer submitted at `until` takes part in that clock.
 from __future__ import annotations
 
 from npusim.engine._dram_machines import tick_bank_machines
-from npusim.engine._dram_policies import tick_bank_queues, tick_pools
+from npusim.engine._dram_policies import append_transaction, tick_bank_queues, tick_pools
 from npusim.engine._dram_state import (
     A_BANK,
     A_BLOCKED,
@@ -29,7 +29,6 @@ from npusim.engine._dram_state import (
     ACCEPT_LATENCY,
     BANK,
     BANK_CAP,
-    BANK_SHIFT,
     BANKS_PER_GROUP,
     BURST_BITS,
     C_FORWARDED,
@@ -46,12 +45,12 @@ from npusim.engine._dram_state import (
     FIFO_CAP_WRITE,
     FLUSH,
     FORWARD,
+    FREE_N,
     G_ADDR,
     G_BYTES,
     G_ROWS,
     G_STRIDE,
     GROUP,
-    HASH_MASK,
     IDLE_CLOCKS,
     IDLE_SINCE,
     LAST_BANK,
@@ -69,6 +68,7 @@ from npusim.engine._dram_state import (
     N_XFER,
     NEXT,
     NOW,
+    OFFER_AT,
     OPEN_BANKS,
     PER_CLOCK,
     POLICY,
@@ -83,6 +83,7 @@ from npusim.engine._dram_state import (
     ROW,
     UNIFIED,
     UNISSUED,
+    WAITING,
     WAKE,
     WRITE_DONE,
     X_ADDR,
@@ -106,6 +107,7 @@ from npusim.engine._dram_state import (
     kernel,
     new_entry,
     push_entry,
+    remember,
 )
 
 FORWARD_AFTER_ROOM, FORWARD_BEFORE_ROOM = 1, 2
@@ -255,9 +257,9 @@ def accept(s, a, t):
     e = new_entry(s, ch, a, x, t)
     if e < 0:
         return False
-    s.filt[ch, write, s.agent[a, A_BURST] & HASH_MASK] += 1
+    remember(s, ch, e)
     if policy == POLICY_BANK_QUEUES:
-        s.fifo[ch, pool, s.chan[ch, LEN_READ + pool]] = e + (b << BANK_SHIFT)
+        append_transaction(s, ch, pool, e)
     else:
         push_entry(s, ch, pool * s.cfg[N_BANKS] + b if s.cfg[N_POOLS] > 1 else b, b, e)
         s.chan[ch, LAST_BANK] = b
@@ -269,7 +271,10 @@ def accept(s, a, t):
 
 @inlined
 def inject(s, t):
-    """Let requesters offer bursts at clock `t`, oldest transfer first; whether any could go on in the next clock."""
+    """Let requesters offer bursts at clock `t`, oldest transfer first.
+
+    Returns whether any could go on in the next clock by itself, and whether any waits for room.
+    """
     agent = s.agent
     n = agent.shape[0]
     for a in range(n):
@@ -298,33 +303,49 @@ def inject(s, t):
         else:
             agent[best, A_BLOCKED] = 1
     more = False
+    blocked = False
     flush = 1
     for a in range(n):
         if agent[a, A_VALID]:
             flush = 0
-            if not agent[a, A_BLOCKED] and agent[a, A_OUT] < agent[a, A_LIMIT]:
+            if agent[a, A_BLOCKED]:
+                blocked = True
+            elif agent[a, A_OUT] < agent[a, A_LIMIT]:
                 more = True
     if flush and not s.clock[FLUSH]:
         for ch in range(s.cfg[N_CHANNELS]):
             s.chan[ch, NEXT] = min(s.chan[ch, NEXT], t)
     s.clock[FLUSH] = flush
-    return more
+    return more, blocked
+
+
+@inlined
+def room(s, ch):
+    """A number that grows whenever channel `ch` may have room for more."""
+    return s.chan[ch, FREE_N] - s.chan[ch, LEN_READ] - s.chan[ch, LEN_WRITE]
 
 
 @inlined
 def run_clock(s, t):
     """Run clock `t`; sets the next clock at which anything can happen."""
-    more = inject(s, t)
-    wake = t + 1 if more else FAR
     policy = s.cfg[POLICY]
+    if s.clock[OFFER_AT] <= t or policy != POLICY_BANK_QUEUES:
+        more, blocked = inject(s, t)
+        s.clock[WAITING] = blocked
+        s.clock[OFFER_AT] = t + 1 if more else FAR
     for ch in range(s.cfg[N_CHANNELS]):
         if s.chan[ch, NEXT] <= t:
+            before = room(s, ch)
             if policy == POLICY_BANK_QUEUES:
                 s.chan[ch, NEXT] = tick_bank_queues(s, ch, t)
             elif policy == POLICY_POOLS:
                 s.chan[ch, NEXT] = tick_pools(s, ch, t)
             else:
                 s.chan[ch, NEXT] = tick_bank_machines(s, ch, t)
+            if s.clock[WAITING] and room(s, ch) != before:
+                s.clock[OFFER_AT] = t + 1
+    wake = s.clock[OFFER_AT]
+    for ch in range(s.cfg[N_CHANNELS]):
         wake = min(wake, s.chan[ch, NEXT])
     s.clock[WAKE] = wake
 
@@ -341,6 +362,13 @@ def ring_time(s):
 
 
 @inlined
+def offer(s, at):
+    """Something that lets requesters offer bursts has happened at clock `at`."""
+    s.clock[OFFER_AT] = min(s.clock[OFFER_AT], at)
+    s.clock[WAKE] = min(s.clock[WAKE], at)
+
+
+@inlined
 def pop_completions(s, at):
     """Report the completions of clock `at`; whether a transfer finished."""
     finished = False
@@ -351,7 +379,7 @@ def pop_completions(s, at):
             i = i + 1 if i + 1 < s.ring.shape[1] else 0
             a = s.xfer[x, X_AGENT]
             if s.agent[a, A_OUT] == s.agent[a, A_LIMIT]:
-                s.clock[WAKE] = min(s.clock[WAKE], at)
+                offer(s, at)
             s.agent[a, A_OUT] -= 1
             s.clock[LEFT] -= 1
             s.xfer[x, X_LEFT] -= 1
@@ -446,7 +474,7 @@ def enqueue(s, x, agent, order, total):
     else:
         s.agent[agent, A_HEAD] = x
         load_head(s, agent)
-    s.clock[WAKE] = min(s.clock[WAKE], s.clock[NOW])
+    offer(s, s.clock[NOW])
 
 
 @kernel

@@ -37,6 +37,7 @@ from npusim.engine._dram_state import (
     OPEN_ROW,
     PRE,
     PREA,
+    RANK_OF,
     RD,
     REF,
     REF_HEAD,
@@ -49,6 +50,7 @@ from npusim.engine._dram_state import (
     constrain,
     earliest,
     earliest_rank,
+    forget,
     inlined,
     issue_refresh,
     kernel,
@@ -117,7 +119,7 @@ def choose(s, ch, t):
         best_id = -1
         unit = blocked
     for b in range(s.cfg[N_BANKS]):
-        if s.geom[b, 0] == blocked:
+        if s.geom[b, RANK_OF] == blocked:
             continue
         e = bank_request(s, ch, b)
         if e < 0:
@@ -140,7 +142,7 @@ def wake_machines(s, ch, t):
         cmd = PREA if s.rank[ch, blocked, OPEN_BANKS] > 0 else REF
         wake = min(wake, max(t + 1, earliest_rank(s, ch, blocked, cmd)))
     for b in range(s.cfg[N_BANKS]):
-        if s.geom[b, 0] == blocked:
+        if s.geom[b, RANK_OF] == blocked:
             continue
         e = bank_request(s, ch, b)
         if e >= 0:
@@ -184,6 +186,7 @@ def issue_machine(s, ch, t, e, cmd, unit):
     pool = write if s.cfg[N_POOLS] > 1 else 0
     unlink_entry(s, ch, pool * s.cfg[N_BANKS] + unit, e)
     s.chan[ch, LEN_READ + write] -= 1
+    forget(s, ch, e)
     retire(s, ch, e, t)
     all_candidates(s, ch, unit)
     update_write_mode(s, ch)

@@ -16,7 +16,6 @@ from npusim.engine._dram_state import (
     ACTIVE_N,
     BANK_ACTIVE,
     BANK_CAP,
-    BANK_SHIFT,
     C_ACT,
     C_CAS,
     C_HIT,
@@ -31,17 +30,20 @@ from npusim.engine._dram_state import (
     E_ARRIVE,
     E_BANK,
     E_BURST,
+    E_NEXT,
+    E_PREV,
     E_ROW,
     E_SEQ,
     E_STARTED,
     E_WRITE,
     FAR,
     FLUSH,
-    HASH_MASK,
+    FREED,
     HEAD,
     HIT_RD,
     HIT_WR,
     HITS,
+    ISSUE_AT,
     KIND,
     LAST_BANK,
     LEN_READ,
@@ -56,6 +58,7 @@ from npusim.engine._dram_state import (
     PREA,
     QUEUED,
     RANK_ACTIVE,
+    RANK_OF,
     RD,
     RDA,
     REF,
@@ -64,10 +67,10 @@ from npusim.engine._dram_state import (
     REF_PENDING,
     REF_PER_BANK,
     REFB,
+    SCAN,
     SPLIT_ACT,
+    TAIL,
     UNIFIED,
-    WAIT_READ,
-    WAIT_WRITE,
     WCK_READ,
     WCK_UNTIL,
     WCK_WRITE,
@@ -81,6 +84,7 @@ from npusim.engine._dram_state import (
     earliest,
     earliest_rank,
     find_pending,
+    forget,
     inlined,
     issue_refresh,
     kernel,
@@ -139,159 +143,246 @@ def issue_column(s, ch, b, slot, t):
         s.stats[ch, C_HIT] += 1
     s.bank[ch, b, HITS] += 1
     if s.queue[ch, b, LENGTH] == s.cfg[BANK_CAP]:
-        s.chan[ch, WAIT_READ] = s.chan[ch, WAIT_WRITE] = 0
+        for pool in range(2):
+            if s.fifo[ch, pool, FREED] not in (-1, b):
+                s.fifo[ch, pool, SCAN] = s.fifo[ch, pool, HEAD]
+            s.fifo[ch, pool, FREED] = b
     unlink_entry(s, ch, b, slot)
-    s.filt[ch, write, s.entry[ch, slot, E_BURST] & HASH_MASK] -= 1
-    if write:
-        constrain(s, ch, b, WRA if auto else WR, t)
-    else:
-        constrain(s, ch, b, RDA if auto else RD, t)
-    retire(s, ch, slot, t)
+    forget(s, ch, slot)
+    cmd = WR if write else RD
     if auto:
+        cmd = WRA if write else RDA
         close_row(s, ch, b, t)
-    candidates(s, ch, b, b)
+    constrain(s, ch, b, cmd, t)
+    retire(s, ch, slot, t)
 
 
 @inlined
-def issue_bank_queues(s, ch, t, low, high, column_done):
-    """Round robin over the bank queues outside [low, high); issues the first ready command.
+def issue_row(s, ch, b, kind, t):
+    """Issue the activate or precharge that bank queue `b` needs."""
+    constrain(s, ch, b, kind, t)
+    if kind == PRE:
+        close_row(s, ch, b, t)
+        s.stats[ch, C_PRE] += 1
+    else:
+        open_row(s, ch, b, s.entry[ch, s.queue[ch, b, HEAD], E_ROW], t)
+        s.stats[ch, C_ACT] += 1
 
-    With `column_done` >= 0 this is the second command of a dual command bus: it issues only when it is of the other
-    kind. Returns -1 - kind when a command was found, else the earliest clock at which one could issue.
+
+@inlined
+def bank_ready(s, ch, b):
+    """The earliest clock at which any candidate of bank queue `b` could issue; FAR when it has none."""
+    auto = s.cfg[CLOSE_PAGE]
+    at = FAR
+    if s.queue[ch, b, KIND] >= 0:
+        at = earliest(s, ch, b, s.queue[ch, b, KIND])
+    if s.queue[ch, b, HIT_RD] >= 0:
+        at = min(at, earliest(s, ch, b, RDA if auto else RD))
+    if s.queue[ch, b, HIT_WR] >= 0:
+        at = min(at, earliest(s, ch, b, WRA if auto else WR))
+    return at
+
+
+@inlined
+def all_ready(s, ch, t, low, high):
+    """The earliest clock at which any bank queue outside [low, high) could issue, as things stand at `t`."""
+    when = s.when
+    at = FAR
+    for first, last in ((0, low), (high, s.cfg[N_BANKS])):
+        for b in range(first, last):
+            if when[ch, b] <= t:
+                when[ch, b] = bank_ready(s, ch, b)
+            at = min(at, when[ch, b])
+    return at
+
+
+@inlined
+def choose_bank(s, ch, t, low, high):
+    """Round robin over the bank queues outside [low, high): (kind of the first ready command, bank, slot).
+
+    The kind is NOTHING when none is ready at `t`, the slot -1 for a row command.
     """
     n = s.cfg[N_BANKS]
     b = s.chan[ch, LAST_BANK]
     auto = s.cfg[CLOSE_PAGE]
-    later = FAR
     for _ in range(n):
         b = b + 1 if b + 1 < n else 0
-        if s.queue[ch, b, LENGTH] == 0 or low <= b < high:
+        if s.when[ch, b] > t or low <= b < high:
             continue
         kind = s.queue[ch, b, KIND]
-        if kind >= 0:
-            e = earliest(s, ch, b, kind)
-            if e <= t:
-                s.chan[ch, LAST_BANK] = b
-                if column_done == ROW_COMMAND:
-                    return -1 - ROW_COMMAND
-                if kind == PRE:
-                    precharge(s, ch, b, t)
-                else:
-                    constrain(s, ch, b, ACT, t)
-                    open_row(s, ch, b, s.entry[ch, s.queue[ch, b, HEAD], E_ROW], t)
-                    s.stats[ch, C_ACT] += 1
-                    candidates(s, ch, b, b)
-                return -1 - ROW_COMMAND
-            later = min(later, e)
+        if kind >= 0 and earliest(s, ch, b, kind) <= t:
+            return ROW_COMMAND, b, -1
         rd = s.queue[ch, b, HIT_RD]
         wr = s.queue[ch, b, HIT_WR]
         slot = -1
-        if rd >= 0:
-            e = earliest(s, ch, b, RDA if auto else RD)
-            if e <= t:
-                slot = rd
-            else:
-                later = min(later, e)
-        if wr >= 0 and (slot < 0 or s.entry[ch, wr, E_SEQ] < s.entry[ch, rd, E_SEQ]):
-            e = earliest(s, ch, b, WRA if auto else WR)
-            if e <= t:
-                slot = wr
-            else:
-                later = min(later, e)
+        if rd >= 0 and earliest(s, ch, b, RDA if auto else RD) <= t:
+            slot = rd
+        first = wr >= 0 and (slot < 0 or s.entry[ch, wr, E_SEQ] < s.entry[ch, rd, E_SEQ])
+        if first and earliest(s, ch, b, WRA if auto else WR) <= t:
+            slot = wr
         if slot >= 0:
-            s.chan[ch, LAST_BANK] = b
-            if column_done != COLUMN_COMMAND:
-                issue_column(s, ch, b, slot, t)
-            return -1 - COLUMN_COMMAND
-    return later
+            return COLUMN_COMMAND, b, slot
+    return NOTHING, -1, -1
 
 
 @inlined
-def move_from(s, ch, pool):
-    """Move the first transaction of buffer `pool` whose bank queue has room; returns whether one moved.
+def issue_bank_queues(s, ch, t, low, high, done):
+    """Issue the first ready command of the bank queues outside [low, high); of a dual command bus, one of each kind.
 
-    The first `WAIT_READ + pool` are known to wait: nothing has left a full bank queue since they were looked at.
+    `done`: the kind of command that went before in this clock. Returns whether any issued.
     """
     chan = s.chan
-    n = chan[ch, LEN_READ + pool]
-    for i in range(chan[ch, WAIT_READ + pool], n):
-        v = s.fifo[ch, pool, i]
-        b = v >> BANK_SHIFT
-        if s.queue[ch, b, LENGTH] >= s.cfg[BANK_CAP]:
-            continue
-        slot = v & ((1 << BANK_SHIFT) - 1)
-        if s.entry[ch, slot, E_WRITE] and s.cfg[UNIFIED] == 0:
-            if find_pending(s, ch, s.entry[ch, slot, E_BURST], 0) >= 0:
-                chan[ch, DRAINING] = 0
-                chan[ch, WAIT_READ + pool] = i
-                break
-            chan[ch, DRAINING] -= 1
-        for k in range(i, n - 1):
-            s.fifo[ch, pool, k] = s.fifo[ch, pool, k + 1]
-        chan[ch, LEN_READ + pool] = n - 1
-        chan[ch, WAIT_READ + pool] = i
-        push_entry(s, ch, b, b, slot)
-        return True
+    while True:
+        kind, b, slot = choose_bank(s, ch, t, low, high)
+        if kind == NOTHING:
+            break
+        chan[ch, LAST_BANK] = b
+        if kind == done:
+            break
+        if kind == ROW_COMMAND:
+            issue_row(s, ch, b, s.queue[ch, b, KIND], t)
+        else:
+            issue_column(s, ch, b, slot, t)
+        candidates(s, ch, b, b)
+        if done != NOTHING or not s.cfg[DUAL_BUS]:
+            done = kind
+            break
+        done = kind
+    chan[ch, ISSUE_AT] = all_ready(s, ch, t, low, high)
+    return done != NOTHING
+
+
+@inlined
+def first_movable(s, ch, pool):
+    """The first transaction of buffer `pool` whose bank queue has room, or -1.
+
+    Those before `SCAN` were seen to wait for room; since then, only the queue of bank `FREED` may have got some.
+    """
+    fifo = s.fifo
+    cap = s.cfg[BANK_CAP]
+    freed = fifo[ch, pool, FREED]
+    if freed >= 0:
+        if s.queue[ch, freed, LENGTH] < cap:
+            e = fifo[ch, pool, HEAD]
+            while e != fifo[ch, pool, SCAN]:
+                if s.entry[ch, e, E_BANK] == freed:
+                    return e
+                e = s.entry[ch, e, E_NEXT]
+        fifo[ch, pool, FREED] = -1
+    e = fifo[ch, pool, SCAN]
+    while e >= 0 and s.queue[ch, s.entry[ch, e, E_BANK], LENGTH] >= cap:
+        e = s.entry[ch, e, E_NEXT]
+    fifo[ch, pool, SCAN] = e
+    return e
+
+
+@inlined
+def append_transaction(s, ch, pool, e):
+    """Append entry `e` to buffer `pool`."""
+    tail = s.fifo[ch, pool, TAIL]
+    s.entry[ch, e, E_NEXT] = -1
+    s.entry[ch, e, E_PREV] = tail
+    if tail >= 0:
+        s.entry[ch, tail, E_NEXT] = e
     else:
-        chan[ch, WAIT_READ + pool] = n
-    return False
+        s.fifo[ch, pool, HEAD] = e
+    s.fifo[ch, pool, TAIL] = e
+    if s.fifo[ch, pool, SCAN] < 0:
+        s.fifo[ch, pool, SCAN] = e
+
+
+@inlined
+def take_transaction(s, ch, pool, e):
+    """Take entry `e` out of buffer `pool`."""
+    prev = s.entry[ch, e, E_PREV]
+    nxt = s.entry[ch, e, E_NEXT]
+    if prev >= 0:
+        s.entry[ch, prev, E_NEXT] = nxt
+    else:
+        s.fifo[ch, pool, HEAD] = nxt
+    if nxt >= 0:
+        s.entry[ch, nxt, E_PREV] = prev
+    else:
+        s.fifo[ch, pool, TAIL] = prev
+    if s.fifo[ch, pool, SCAN] == e:
+        s.fifo[ch, pool, SCAN] = nxt
+    s.chan[ch, LEN_READ + pool] -= 1
+
+
+@inlined
+def starts_draining(s, ch):
+    """Whether the writes of channel `ch`, of which none drain, begin to do so."""
+    held = s.chan[ch, LEN_WRITE]
+    low = 0 if s.clock[FLUSH] and s.chan[ch, LEN_READ] == 0 else s.cfg[DRAIN_LOW]
+    return held >= s.cfg[DRAIN_HIGH] or (held > low and s.chan[ch, QUEUED] == 0)
 
 
 @inlined
 def move_transaction(s, ch, t):
-    """Move the first transaction whose bank queue has room; returns whether anything changed.
+    """Move the first transaction whose bank queue has room; whether the next clock's move would change anything.
 
     Writes move only while draining: from the clock their buffer is full, or holds more than `DRAIN_LOW` while all bank
     queues are empty, until as many as it then held have moved or one must wait for an older read of the same burst.
     When that read has not moved and no bank queue holds anything, reads move (DRAMsim3 would wait for ever).
     """
     chan = s.chan
+    unified = s.cfg[UNIFIED]
     before = chan[ch, DRAINING]
-    if before == 0 and s.cfg[UNIFIED] == 0:
-        held = chan[ch, LEN_WRITE]
-        low = 0 if s.clock[FLUSH] and chan[ch, LEN_READ] == 0 else s.cfg[DRAIN_LOW]
-        if held >= s.cfg[DRAIN_HIGH] or (held > low and chan[ch, QUEUED] == 0):
-            chan[ch, DRAINING] = held
+    if before == 0 and not unified and starts_draining(s, ch):
+        chan[ch, DRAINING] = chan[ch, LEN_WRITE]
     pool = 1 if chan[ch, DRAINING] > 0 else 0
-    moved = move_from(s, ch, pool)
-    if pool == 1 and not moved and chan[ch, DRAINING] == 0 and chan[ch, QUEUED] == 0:
-        moved = move_from(s, ch, 0)
-    return moved or chan[ch, DRAINING] != before
+    e = first_movable(s, ch, pool)
+    if e >= 0 and s.entry[ch, e, E_WRITE] and not unified:
+        if find_pending(s, ch, s.entry[ch, e, E_BURST], 0) >= 0:
+            chan[ch, DRAINING] = 0
+            e = -1
+            if chan[ch, QUEUED] == 0:
+                pool = 0
+                e = first_movable(s, ch, pool)
+        else:
+            chan[ch, DRAINING] -= 1
+    if e >= 0:
+        take_transaction(s, ch, pool, e)
+        b = s.entry[ch, e, E_BANK]
+        if push_entry(s, ch, b, b, e):
+            s.when[ch, b] = bank_ready(s, ch, b)
+            chan[ch, ISSUE_AT] = min(chan[ch, ISSUE_AT], max(t + 1, s.when[ch, b]))
+    elif chan[ch, DRAINING] == before:
+        return False
+    if chan[ch, DRAINING] == 0 and not unified and starts_draining(s, ch):
+        return True
+    return first_movable(s, ch, 1 if chan[ch, DRAINING] > 0 else 0) >= 0
 
 
-@kernel
+@inlined
 def tick_bank_queues(s, ch, t):
     """One clock of a controller with per-bank command queues (DRAMsim3)."""
+    chan = s.chan
     refresh_tick(s, ch, t)
-    wake = s.chan[ch, REF_NEXT]
+    wake = chan[ch, REF_NEXT]
     low = 0
     high = 0
-    kind = NOTHING
-    if s.chan[ch, REF_PENDING] > 0:
+    refreshed = NOTHING
+    pending = chan[ch, REF_PENDING]
+    if pending > 0:
         low, high = refresh_unit(s, ch)
-        pending = s.chan[ch, REF_PENDING]
         r = refresh_bank_queues(s, ch, t)
         if r < 0:
-            kind = ROW_COMMAND
-            if s.chan[ch, REF_PENDING] < pending:
+            refreshed = ROW_COMMAND
+            if chan[ch, REF_PENDING] < pending:
                 high = low
         else:
             wake = min(wake, r)
-    if kind == NOTHING:
-        r = issue_bank_queues(s, ch, t, low, high, NOTHING)
-        if r < 0:
-            kind = -1 - r
-        else:
-            wake = min(wake, r)
-    again = kind != NOTHING
-    if again and s.cfg[DUAL_BUS]:
-        r = issue_bank_queues(s, ch, t, low, high, kind)
-        if r >= 0 and s.chan[ch, REF_PENDING] == 0:
-            # The second look already says when anything can issue next.
-            wake = min(s.chan[ch, REF_NEXT], r)
-            again = False
-    moved = move_transaction(s, ch, t)
-    return t + 1 if moved or again else wake
+        chan[ch, ISSUE_AT] = t
+    if chan[ch, ISSUE_AT] <= t and (refreshed == NOTHING or s.cfg[DUAL_BUS]):
+        issued = issue_bank_queues(s, ch, t, low, high, refreshed)
+        if issued and pending > 0:
+            wake = t + 1
+    elif refreshed != NOTHING:
+        wake = t + 1
+    if move_transaction(s, ch, t):
+        return t + 1
+    return max(t + 1, min(wake, chan[ch, ISSUE_AT]))
 
 
 @inlined
@@ -328,7 +419,8 @@ def pick_refresh(s, ch, t):
     rank = s.chan[ch, REF_HEAD]
     if s.rank[ch, rank, OPEN_BANKS] > 0:
         waiting = s.chan[ch, ACT2_SLOT]
-        if s.rank[ch, rank, RANK_ACTIVE] > 0 or (waiting >= 0 and s.geom[s.entry[ch, waiting, E_BANK], 0] == rank):
+        opening = waiting >= 0 and s.geom[s.entry[ch, waiting, E_BANK], RANK_OF] == rank
+        if opening or s.rank[ch, rank, RANK_ACTIVE] > 0:
             return -1, FAR
         at = earliest_rank(s, ch, rank, PREA)
         return (PREA, at) if at <= t else (-1, at)
@@ -376,7 +468,7 @@ def leave_pool(s, ch, slot, b):
     q = write * s.cfg[N_BANKS] + b
     unlink_entry(s, ch, q, slot)
     s.chan[ch, LEN_READ + write] -= 1
-    s.filt[ch, write, s.entry[ch, slot, E_BURST] & HASH_MASK] -= 1
+    forget(s, ch, slot)
     s.entry[ch, slot, E_BURST] = -1
 
 
@@ -386,7 +478,7 @@ def make_active(s, ch, slot, b):
     s.active[ch, s.chan[ch, ACTIVE_N]] = slot
     s.chan[ch, ACTIVE_N] += 1
     s.bank[ch, b, BANK_ACTIVE] += 1
-    s.rank[ch, s.geom[b, 0], RANK_ACTIVE] += 1
+    s.rank[ch, s.geom[b, RANK_OF], RANK_ACTIVE] += 1
 
 
 @inlined
@@ -400,7 +492,7 @@ def leave_active(s, ch, slot, b):
         s.active[ch, k] = s.active[ch, k + 1]
     s.chan[ch, ACTIVE_N] = n
     s.bank[ch, b, BANK_ACTIVE] -= 1
-    s.rank[ch, s.geom[b, 0], RANK_ACTIVE] -= 1
+    s.rank[ch, s.geom[b, RANK_OF], RANK_ACTIVE] -= 1
 
 
 @kernel

@@ -8,17 +8,18 @@ slots of `entry` and are linked per bank and pool in `queue`. Everything that is
 |---|---|---|
 | `cfg` | `N_CFG` | policy, sizes, latencies |
 | `amap` | 6, 6 | per field (channel .. column): shift, mask, shift and mask of a second piece, its place, XOR shift |
-| `delay` | 5, command, command | earliest distance, same bank, group or rank, another rank or bank; `NEVER` = none |
-| `geom` | bank, 2 | rank and bank group (counted over the channel) of a bank |
+| `rules` | command, rule, 3 | what a command forbids: scope, command after it, distance; `NO_RULE` ends the list |
+| `geom` | bank, 4 | a bank's units in `ready` by scope (itself, its bank group, its rank), and the number of its rank |
 | `chan` | channel, `N_CHAN` | scalars of one channel |
-| `ready_bank`, `ready_group`, `ready_rank` | channel, unit, command | earliest clock by what was issued to the unit |
+| `ready` | channel, unit, command | earliest clock by what was issued to the unit: banks, bank groups, then ranks |
 | `acts` | channel, rank, window + 1 | ring of the last activates, its next place last |
 | `rank` | channel, rank, `N_RANK` | open banks, active requests, idle clocks |
 | `bank` | channel, bank, `N_BANK` | open row, hits since activate, active requests |
 | `queue` | channel, pool * bank, `N_QUEUE` | linked list of a bank's entries and the commands it could use next |
+| `when` | channel, pool * bank | bound: before that clock no candidate of a bank queue can issue |
 | `entry` | channel, slot, `N_ENTRY` | one burst |
-| `fifo` | channel, pool, place | transactions in order of arrival: slot + bank << `BANK_SHIFT` |
-| `filt` | channel, write, hash | entries pending per hashed burst number |
+| `fifo` | channel, pool, `N_FIFO` | linked list of transactions in order of arrival; see `first_movable` |
+| `bucket` | channel, hash | linked list of the entries whose burst can be asked for, by hashed burst number |
 | `xfer`, `agent` | id, columns | transfers and the in-order requesters that issue them |
 | `ring`, `ring_at` | kind, place, 2 | completions in order of time: clock and transfer |
 | `clock`, `done`, `stats`, `lists` | | scalars, finished transfers, statistics per channel, bursts of list transfers |
@@ -40,13 +41,14 @@ inlined = partial(kernel, forceinline=True)
 
 NEVER = -(1 << 50)
 FAR = 1 << 60
-BANK_SHIFT = 20
 HASH_MASK = 2047
 
 # Commands. PREA is precharge-all, REFB a per-bank refresh, RDA and WRA precharge themselves.
 ACT, PRE, RD, WR, REF, REFB, PREA, RDA, WRA = range(9)
 N_CMD = 9
 SAME_BANK, SAME_GROUP, SAME_RANK, OTHER_RANK, OTHER_BANK = range(5)
+NO_RULE = -1
+RANK_OF = 3  # column of `geom`
 CHANNEL, RANK, GROUP, BANK, ROW, COLUMN = range(6)
 
 # cfg
@@ -69,17 +71,19 @@ DONE_AT_ACCEPT, DONE_AT_ISSUE, DONE_AT_DATA = range(3)
 (
     NEXT, DRAINING, LAST_BANK, QUEUED, LEN_READ, LEN_WRITE, FREE_N, REF_NEXT, REF_PENDING, REF_HEAD, ACTIVE_N,
     WRITE_MODE, ACT2_SLOT, ACT2_DEADLINE, CAS_SLOT, WCK_UNTIL, LAST_ISSUE, LAST_WRITE, REQUEST_AT,
-    WAIT_READ, WAIT_WRITE,
-) = range(21)  # fmt: skip
-N_CHAN = 21
+    ISSUE_AT,
+) = range(20)  # fmt: skip
+N_CHAN = 20
 OPEN_BANKS, RANK_ACTIVE, IDLE_SINCE, IDLE_CLOCKS = range(4)
 N_RANK = 4
 OPEN_ROW, HITS, BANK_ACTIVE = range(3)
 N_BANK = 3
-HEAD, TAIL, LENGTH, KIND, HIT_RD, HIT_WR = range(6)
-N_QUEUE = 6
-E_ROW, E_COL, E_BANK, E_WRITE, E_SEQ, E_ARRIVE, E_NEXT, E_PREV, E_XFER, E_STARTED, E_BURST, E_SHADOW = range(12)
-N_ENTRY = 12
+HEAD, TAIL, LENGTH, KIND, HIT_RD, HIT_WR, WRITES = range(7)
+N_QUEUE = 7
+SCAN, FREED = 2, 3
+N_FIFO = 4
+E_ROW, E_COL, E_BANK, E_WRITE, E_SEQ, E_ARRIVE, E_NEXT, E_PREV, E_XFER, E_STARTED, E_BURST, E_SHADOW, E_LINK = range(13)
+N_ENTRY = 13
 CLOSED, ACTIVATING = -1, -2
 
 # xfer
@@ -97,8 +101,9 @@ G_ADDR, G_BYTES, G_ROWS, G_STRIDE = range(4)
 ) = range(15)  # fmt: skip
 N_AGENT = 15
 # clock
-NOW, WAKE, N_DONE, SEQ, LEFT, N_XFER, UNISSUED, FLUSH = range(8)
-N_CLOCK = 8
+# OFFER_AT: next clock at which requesters offer bursts; WAITING: whether any waits for room.
+NOW, WAKE, N_DONE, SEQ, LEFT, N_XFER, UNISSUED, FLUSH, OFFER_AT, WAITING = range(10)
+N_CLOCK = 10
 RING_READ, RING_ACCEPT, RING_WRITE = range(3)
 # count
 C_ACT, C_PRE, C_RD, C_WR, C_REF, C_HIT, C_LATENCY, C_READS, C_FORWARDED, C_MERGED, C_REFB, C_CAS = range(12)
@@ -110,21 +115,20 @@ class DramState(NamedTuple):
 
     cfg: np.ndarray
     amap: np.ndarray
-    delay: np.ndarray
+    rules: np.ndarray
     geom: np.ndarray
     chan: np.ndarray
-    ready_bank: np.ndarray
-    ready_group: np.ndarray
-    ready_rank: np.ndarray
+    ready: np.ndarray
     acts: np.ndarray
     rank: np.ndarray
     bank: np.ndarray
     queue: np.ndarray
+    when: np.ndarray
     entry: np.ndarray
     free: np.ndarray
     fifo: np.ndarray
     active: np.ndarray
-    filt: np.ndarray
+    bucket: np.ndarray
     xfer: np.ndarray
     agent: np.ndarray
     ring: np.ndarray
@@ -139,10 +143,9 @@ class DramState(NamedTuple):
 @inlined
 def earliest(s, ch, b, cmd):
     """First clock at which the constraints allow `cmd` to bank `b`."""
-    t = s.ready_bank[ch, b, cmd]
-    g = s.ready_group[ch, s.geom[b, 1], cmd]
-    r = s.ready_rank[ch, s.geom[b, 0], cmd]
-    return max(t, g, r)
+    g = s.ready[ch, s.geom[b, SAME_GROUP], cmd]
+    r = s.ready[ch, s.geom[b, SAME_RANK], cmd]
+    return max(s.ready[ch, b, cmd], g, r)
 
 
 @kernel
@@ -157,26 +160,36 @@ def earliest_rank(s, ch, rank, cmd):
 
 @inlined
 def constrain(s, ch, b, cmd, t):
-    """Book what issuing `cmd` to bank `b` at clock `t` forbids; rank commands constrain by rank only."""
-    rank = s.geom[b, 0]
-    if cmd != REF and cmd != PREA:
-        group = s.geom[b, 1]
-        for c in range(N_CMD):
-            s.ready_bank[ch, b, c] = max(s.ready_bank[ch, b, c], t + s.delay[SAME_BANK, cmd, c])
-            s.ready_group[ch, group, c] = max(s.ready_group[ch, group, c], t + s.delay[SAME_GROUP, cmd, c])
-    for c in range(N_CMD):
-        s.ready_rank[ch, rank, c] = max(s.ready_rank[ch, rank, c], t + s.delay[SAME_RANK, cmd, c])
-    for r in range(s.cfg[N_RANKS]):
-        if r != rank:
-            for c in range(N_CMD):
-                s.ready_rank[ch, r, c] = max(s.ready_rank[ch, r, c], t + s.delay[OTHER_RANK, cmd, c])
+    """Book what issuing `cmd` to bank `b` at clock `t` forbids."""
+    ready = s.ready
+    i = 0
+    while s.rules[cmd, i, 0] != NO_RULE:
+        scope = s.rules[cmd, i, 0]
+        after = s.rules[cmd, i, 1]
+        at = t + s.rules[cmd, i, 2]
+        i += 1
+        if scope < OTHER_RANK:
+            unit = s.geom[b, scope]
+            ready[ch, unit, after] = max(ready[ch, unit, after], at)
+            continue
+        if scope == OTHER_RANK:
+            first, last, same = ready.shape[1] - s.cfg[N_RANKS], ready.shape[1], s.geom[b, SAME_RANK]
+        else:
+            per_rank = s.cfg[N_BANKS] // s.cfg[N_RANKS]
+            first, same = s.geom[b, RANK_OF] * per_rank, b
+            last = first + per_rank
+        for unit in range(first, last):
+            if unit != same:
+                ready[ch, unit, after] = max(ready[ch, unit, after], at)
     if cmd == ACT and s.cfg[FAW_WINDOW] > 0:
+        rank = s.geom[b, RANK_OF]
         window = s.cfg[FAW_WINDOW]
         place = s.acts[ch, rank, window]
         s.acts[ch, rank, place] = t
         place = place + 1 if place + 1 < window else 0
         s.acts[ch, rank, window] = place
-        s.ready_rank[ch, rank, ACT] = max(s.ready_rank[ch, rank, ACT], s.acts[ch, rank, place] + s.cfg[FAW_DELAY])
+        unit = s.geom[b, SAME_RANK]
+        ready[ch, unit, ACT] = max(ready[ch, unit, ACT], s.acts[ch, rank, place] + s.cfg[FAW_DELAY])
 
 
 @inlined
@@ -184,7 +197,7 @@ def open_row(s, ch, b, row, t):
     """Bank `b` opens `row`."""
     s.bank[ch, b, OPEN_ROW] = row
     s.bank[ch, b, HITS] = 0
-    r = s.geom[b, 0]
+    r = s.geom[b, RANK_OF]
     if s.rank[ch, r, OPEN_BANKS] == 0:
         s.rank[ch, r, IDLE_CLOCKS] += t - s.rank[ch, r, IDLE_SINCE]
     s.rank[ch, r, OPEN_BANKS] += 1
@@ -197,14 +210,14 @@ def close_row(s, ch, b, t):
         return
     s.bank[ch, b, OPEN_ROW] = CLOSED
     s.bank[ch, b, HITS] = 0
-    r = s.geom[b, 0]
+    r = s.geom[b, RANK_OF]
     s.rank[ch, r, OPEN_BANKS] -= 1
     if s.rank[ch, r, OPEN_BANKS] == 0:
         s.rank[ch, r, IDLE_SINCE] = t
 
 
 @kernel
-def find_candidates(cfg, bank, queue, entry, ch, q, b):
+def find_candidates(cfg, bank, queue, when, entry, ch, q, b):
     """Recompute which commands the entries of bank queue `q` could use next.
 
     Closed: ACT for the oldest entry. Open: the oldest read hit and write hit, and PRE when the oldest entry conflicts
@@ -221,6 +234,8 @@ def find_candidates(cfg, bank, queue, entry, ch, q, b):
             kind = ACT
         elif row >= 0:
             hit = False
+            writes = queue[ch, q, WRITES]
+            reads = queue[ch, q, LENGTH] - writes
             e = head
             while e >= 0:
                 if entry[ch, e, E_ROW] == row:
@@ -230,7 +245,7 @@ def find_candidates(cfg, bank, queue, entry, ch, q, b):
                             rd = e
                     elif wr < 0 and (rd < 0 or not reads_before(queue, entry, ch, q, e)):
                         wr = e
-                    if (rd >= 0 and wr >= 0) or cfg[N_POOLS] > 1:
+                    if (rd >= 0 or reads == 0) and (wr >= 0 or writes == 0):
                         break
                 e = entry[ch, e, E_NEXT]
             if entry[ch, head, E_ROW] != row:
@@ -246,6 +261,7 @@ def find_candidates(cfg, bank, queue, entry, ch, q, b):
     queue[ch, q, KIND] = kind
     queue[ch, q, HIT_RD] = rd
     queue[ch, q, HIT_WR] = wr
+    when[ch, q] = FAR if kind < 0 and rd < 0 and wr < 0 else NEVER
 
 
 @kernel
@@ -262,7 +278,7 @@ def reads_before(queue, entry, ch, q, slot):
 @inlined
 def candidates(s, ch, q, b):
     """`find_candidates` of bank queue `q`; the compiled call is cheaper with few arrays."""
-    find_candidates(s.cfg, s.bank, s.queue, s.entry, ch, q, b)
+    find_candidates(s.cfg, s.bank, s.queue, s.when, s.entry, ch, q, b)
 
 
 @kernel
@@ -274,7 +290,7 @@ def all_candidates(s, ch, b):
 
 @inlined
 def push_entry(s, ch, q, b, slot):
-    """Append `slot` to bank queue `q`."""
+    """Append `slot` to bank queue `q`; whether that changed its candidates."""
     tail = s.queue[ch, q, TAIL]
     s.entry[ch, slot, E_NEXT] = -1
     s.entry[ch, slot, E_PREV] = tail
@@ -284,6 +300,7 @@ def push_entry(s, ch, q, b, slot):
         s.queue[ch, q, HEAD] = slot
     s.queue[ch, q, TAIL] = slot
     s.queue[ch, q, LENGTH] += 1
+    s.queue[ch, q, WRITES] += s.entry[ch, slot, E_WRITE]
     s.chan[ch, QUEUED] += 1
     s.entry[ch, slot, E_SEQ] = s.clock[SEQ]
     s.clock[SEQ] += 1
@@ -291,6 +308,8 @@ def push_entry(s, ch, q, b, slot):
     hit = s.queue[ch, q, HIT_WR if s.entry[ch, slot, E_WRITE] else HIT_RD]
     if tail < 0 or (s.entry[ch, slot, E_ROW] == s.bank[ch, b, OPEN_ROW] and hit < 0):
         candidates(s, ch, q, b)
+        return True
+    return False
 
 
 @inlined
@@ -307,6 +326,7 @@ def unlink_entry(s, ch, q, slot):
     else:
         s.queue[ch, q, TAIL] = prev
     s.queue[ch, q, LENGTH] -= 1
+    s.queue[ch, q, WRITES] -= s.entry[ch, slot, E_WRITE]
     s.chan[ch, QUEUED] -= 1
 
 
@@ -342,18 +362,31 @@ def free_entry(s, ch, e):
 @inlined
 def find_pending(s, ch, burst, write):
     """The slot of a pending burst of that direction whose address is held back for forwarding, or -1."""
-    if s.filt[ch, write, burst & HASH_MASK] == 0:
-        return -1
-    return search_pending(s.entry, ch, burst, write)
+    e = s.bucket[ch, burst & HASH_MASK]
+    while e >= 0 and (s.entry[ch, e, E_BURST] != burst or s.entry[ch, e, E_WRITE] != write):
+        e = s.entry[ch, e, E_LINK]
+    return e
 
 
-@kernel
-def search_pending(entry, ch, burst, write):
-    """`find_pending` when the hash says there may be one."""
-    for e in range(entry.shape[1]):
-        if entry[ch, e, E_BURST] == burst and entry[ch, e, E_WRITE] == write:
-            return e
-    return -1
+@inlined
+def remember(s, ch, e):
+    """`find_pending` finds entry `e` from now on."""
+    h = s.entry[ch, e, E_BURST] & HASH_MASK
+    s.entry[ch, e, E_LINK] = s.bucket[ch, h]
+    s.bucket[ch, h] = e
+
+
+@inlined
+def forget(s, ch, e):
+    """`find_pending` finds entry `e` no longer."""
+    h = s.entry[ch, e, E_BURST] & HASH_MASK
+    other = s.bucket[ch, h]
+    if other == e:
+        s.bucket[ch, h] = s.entry[ch, e, E_LINK]
+        return
+    while s.entry[ch, other, E_LINK] != e:
+        other = s.entry[ch, other, E_LINK]
+    s.entry[ch, other, E_LINK] = s.entry[ch, e, E_LINK]
 
 
 @inlined
@@ -421,14 +454,6 @@ def refresh_unit(s, ch):
 def issue_refresh(s, ch, b, cmd, t):
     """Issue the pending refresh `cmd` of which `b` is a bank."""
     constrain(s, ch, b, cmd, t)
-    if cmd == REFB:
-        per_rank = s.cfg[N_BANKS] // s.cfg[N_RANKS]
-        first = s.geom[b, 0] * per_rank
-        for other in range(first, first + per_rank):
-            if other != b:
-                for c in range(N_CMD):
-                    at = t + s.delay[OTHER_BANK, cmd, c]
-                    s.ready_bank[ch, other, c] = max(s.ready_bank[ch, other, c], at)
     s.stats[ch, C_REFB if cmd == REFB else C_REF] += 1
     s.chan[ch, REF_PENDING] -= 1
     units = s.cfg[N_BANKS] if s.cfg[REF_PER_BANK] else (s.cfg[N_RANKS] if s.cfg[REF_ALL_RANKS] else 1)

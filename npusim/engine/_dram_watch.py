@@ -26,6 +26,7 @@ from npusim.engine._dram_state import (
     LEFT,
     N_DONE,
     NOW,
+    RANK_OF,
     READ_LATENCY,
     UNISSUED,
     WRITE_LATENCY,
@@ -121,7 +122,7 @@ def look(s, w, t):
             write = s.entry[ch, e, E_WRITE]
             end = t + (s.cfg[WRITE_LATENCY] if write else s.cfg[READ_LATENCY])
             x = owner(w, s.entry[ch, e, E_XFER], s.entry[ch, e, E_ARRIVE])
-            bus = ch * buses + (s.geom[s.entry[ch, e, E_BANK], 0] if buses > 1 else 0)
+            bus = ch * buses + (s.geom[s.entry[ch, e, E_BANK], RANK_OF] if buses > 1 else 0)
             if w.shown[x]:
                 note(w, bus, WRITE if write else READ, x, end - burst, end)
         if refreshes > w.seen[ch, 1]:

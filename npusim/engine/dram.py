@@ -167,6 +167,33 @@ class DramConfig:
             table[at] = max(table[at], c.cycles)
         return table
 
+    def issued(self) -> tuple[str, ...]:
+        """The commands that the controller issues."""
+        if self.policy.kind != "bank_queues":
+            return ("ACT", "PRE", "RD", "WR", "REF", "PREA")
+        refresh = "REFB" if self.refresh.per_bank else "REF"
+        return ("ACT", "PRE", refresh, *(("RDA", "WRA") if self.policy.close_page else ("RD", "WR")))
+
+    def rules(self) -> np.ndarray:
+        """`delays` as lists of what each command forbids, int64 [before, rule, 3]: scope, after, cycles.
+
+        Left out: commands that are not issued, and what a wider scope forbids for as long. REF and PREA hold for ranks.
+        """
+        table, issued = self.delays(), [COMMANDS.index(name) for name in self.issued()]
+        lists: list[list[tuple[int, int, int]]] = [[] for _ in COMMANDS]
+        for before in issued:
+            scopes = range(st.SAME_RANK if before in (st.REF, st.PREA) else st.SAME_BANK, len(SCOPES))
+            for scope in scopes:
+                wider = [w for w in scopes if scope < w < st.OTHER_RANK]
+                for after in issued:
+                    cycles = table[scope, before, after]
+                    if cycles > max((table[w, before, after] for w in wider), default=st.NEVER):
+                        lists[before].append((scope, after, cycles))
+        found = np.full((len(COMMANDS), max(map(len, lists)) + 1, 3), st.NO_RULE, np.int64)
+        for before, rules in enumerate(lists):
+            found[before, : len(rules)] = np.array(rules, np.int64).reshape(-1, 3)
+        return found
+
     def map_table(self) -> np.ndarray:
         """The address map as the kernel reads it."""
         table = np.zeros((len(FIELDS), 6), np.int64)
@@ -328,36 +355,41 @@ def allocate(config: DramConfig, requesters: int, outstanding: int, per_clock: i
     def ints(*shape: int, fill: int = 0) -> np.ndarray:
         return np.full(shape, fill, np.int64)
 
-    geom = ints(n_bank, 2)
-    geom[:, 0] = np.arange(n_bank) // (n_bank // n_rank)
-    geom[:, 1] = np.arange(n_bank) // config.banks_per_group
+    n_group = n_rank * config.groups
+    bank = np.arange(n_bank)
+    geom = np.zeros((n_bank, 4), np.uint32)
+    geom[:, st.RANK_OF] = bank // (n_bank // n_rank)
+    geom[:, st.SAME_BANK] = bank
+    geom[:, st.SAME_GROUP] = n_bank + bank // config.banks_per_group
+    geom[:, st.SAME_RANK] = n_bank + n_group + geom[:, st.RANK_OF]
     chan = ints(n_ch, st.N_CHAN)
     chan[:, st.REF_NEXT] = config.refresh.first if config.refresh.interval else st.FAR
     chan[:, st.NEXT] = chan[:, st.REF_NEXT]
+    chan[:, st.ISSUE_AT] = st.FAR
     chan[:, st.FREE_N] = slots
     chan[:, st.ACT2_SLOT] = chan[:, st.CAS_SLOT] = -1
     acts = ints(n_ch, n_rank, max(config.faw_window, 1) + 1, fill=st.NEVER)
     acts[:, :, -1] = 0
     queue = ints(n_ch, pools * n_bank, st.N_QUEUE, fill=-1)
-    queue[:, :, st.LENGTH] = 0
-    bank = ints(n_ch, n_bank, st.N_BANK)
-    bank[:, :, st.OPEN_ROW] = st.CLOSED
+    queue[:, :, st.LENGTH] = queue[:, :, st.WRITES] = 0
+    banks = ints(n_ch, n_bank, st.N_BANK)
+    banks[:, :, st.OPEN_ROW] = st.CLOSED
     agent = ints(requesters, st.N_AGENT)
     agent[:, st.A_HEAD] = agent[:, st.A_TAIL] = -1
     agent[:, st.A_LIMIT] = outstanding
     agent[:, st.A_PER_CLOCK] = per_clock
     clock = ints(st.N_CLOCK)
     clock[st.WAKE] = chan[:, st.NEXT].min()
+    clock[st.OFFER_AT] = st.FAR
     in_flight = (config.read_latency + config.write_latency + 4) * (n_ch + p.per_clock) + slots * n_ch
     return st.DramState(
-        cfg=cfg, amap=config.map_table(), delay=config.delays(), geom=geom, chan=chan,
-        ready_bank=ints(n_ch, n_bank, st.N_CMD, fill=st.NEVER),
-        ready_group=ints(n_ch, n_rank * config.groups, st.N_CMD, fill=st.NEVER),
-        ready_rank=ints(n_ch, n_rank, st.N_CMD, fill=st.NEVER),
-        acts=acts, rank=ints(n_ch, n_rank, st.N_RANK), bank=bank, queue=queue,
-        entry=ints(n_ch, slots, st.N_ENTRY, fill=-1), free=np.tile(np.arange(slots, dtype=np.int64), (n_ch, 1)),
-        fifo=ints(n_ch, 2, max(p.read_entries, p.write_entries)), active=ints(n_ch, n_bank + 1),
-        filt=ints(n_ch, 2, st.HASH_MASK + 1), xfer=ints(transfers, st.N_XFER_COLS), agent=agent,
+        cfg=cfg, amap=config.map_table(), rules=config.rules(), geom=geom, chan=chan,
+        ready=ints(n_ch, n_bank + n_group + n_rank, st.N_CMD, fill=st.NEVER),
+        acts=acts, rank=ints(n_ch, n_rank, st.N_RANK), bank=banks, queue=queue,
+        when=ints(n_ch, pools * n_bank, fill=st.FAR), entry=ints(n_ch, slots, st.N_ENTRY, fill=-1),
+        free=np.tile(np.arange(slots, dtype=np.int64), (n_ch, 1)),
+        fifo=ints(n_ch, 2, st.N_FIFO, fill=-1), active=ints(n_ch, n_bank + 1),
+        bucket=ints(n_ch, st.HASH_MASK + 1, fill=-1), xfer=ints(transfers, st.N_XFER_COLS), agent=agent,
         ring=ints(3, in_flight, 2), ring_at=ints(3, 2), clock=clock, done=ints(transfers),
         stats=ints(n_ch, st.N_COUNT), lists=ints(0), segments=ints(0, 4),
     )  # fmt: skip
