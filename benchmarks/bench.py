@@ -159,13 +159,13 @@ def processes() -> Iterator[Row]:
 
 
 SCALE = """
-import sys, resource
+import sys
 sys.path.insert(0, sys.argv[1])
-from bench import lowered
+from bench import lowered, measuring
 from npusim import engine, npu
 program = lowered("resnet50", 224, int(sys.argv[2])).program
 engine.run(program, engine.unit_capacity(npu.load("edge-16x16")))
-print(program.kind.size, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(program.kind.size, measuring.peak_mib())
 """
 
 

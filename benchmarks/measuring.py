@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -33,19 +34,36 @@ def best(action: Callable[[], object], runs: int = 5, before: Callable[[], objec
     return Spent(min(wall), min(cpu))
 
 
+# A child's peak memory begins at that of the process that starts it, so a small one in between does.
+LAUNCHER = """
+import resource, subprocess, sys, time
+begin = time.perf_counter()
+code = subprocess.call([sys.executable, *sys.argv[1:]], stdout=subprocess.DEVNULL)
+wall, usage = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+print(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+sys.exit(code)
+"""
+
+
 def process(arguments: Sequence[str], runs: int = 1) -> Spent:
     """A fresh Python process with `arguments`."""
     found = []
     for _ in range(runs):
-        begin = time.perf_counter()
-        child = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
+        command = [sys.executable, "-c", LAUNCHER, *arguments]
+        child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if child.returncode:
             raise SystemExit(f"python {' '.join(arguments)}: exit code {child.returncode}")
-        spent = usage.ru_utime + usage.ru_stime
-        found.append(Spent(time.perf_counter() - begin, spent, usage.ru_maxrss / 1024))
+        found.append(Spent(*map(float, child.stdout.split())))
     return Spent(*(min(values) for values in zip(*found, strict=True)))
+
+
+def peak_mib() -> float:
+    """Peak memory of this process since it began its program (Linux; elsewhere also of what started it)."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def machine() -> str:
