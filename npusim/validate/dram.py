@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FIRST_CLOCK = 1
+MAX_CLOCKS = 2**24
 MOST_MIB = 4096
 # Metric -> column of the file.
 MEASURED = {"cycles": "cycles", "acts": "acts", "row_hit_rate": "row_hit_rate", "latency": "avg_read_latency_cyc",
@@ -48,6 +49,27 @@ def find_config(name: str, address_map: str, folder: Path) -> DramConfig:
     comes from the row); `dramsys_..._<suffix>` takes dramsys_mcconfig_<suffix>.json with the memory specification and
     address mapping whose last word occurs in `name` when its separators and data rate are left out.
     """
+    try:
+        config = _find_config(name, address_map, folder)
+        bad = _out_of_range(config)
+    except (AttributeError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        problem = f"{type(error).__name__}: {error}"[:200]
+        raise ConfigError(f"the configuration {name!r} in {folder} is not of its simulator's form: {problem}") from None
+    if bad:
+        raise ConfigError("\n  ".join([f"the configuration {name!r} in {folder}: {len(bad)} problem(s)", *bad]))
+    return config
+
+
+def _out_of_range(config: DramConfig) -> list[str]:
+    """Clocks with which the model would find no end."""
+    far = max((abs(c.cycles) for c in config.constraints), default=0)
+    clocks = {"refresh interval": config.refresh.interval, "first refresh": config.refresh.first, "tFAW": config.faw,
+              "read latency": config.read_latency, "write latency": config.write_latency, "distance": far}  # fmt: skip
+    return [f"{key} = {n}: must be 0 to {MAX_CLOCKS} whole clocks" for key, n in clocks.items()
+            if not isinstance(n, int) or not 0 <= n <= MAX_CLOCKS]  # fmt: skip
+
+
+def _find_config(name: str, address_map: str, folder: Path) -> DramConfig:
     ini = folder / f"{name}.ini"
     if ini.exists():
         return dram_readers.read_dramsim3(ini)

@@ -1,6 +1,7 @@
 """What random cases found once; each stays found."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -282,3 +283,20 @@ def test_an_onnx_input_without_sizes_is_named_with_its_file(tmp_path):
     )
     with pytest.raises(TraceError, match=r"m\.onnx: the shape of 'x' is not known; export the model with fixed sizes"):
         import_file(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("value", ["-1", "1e308", "0.5", str(2**63), str(2**40)])
+def test_refresh_intervals_without_sense_are_refused(tmp_path, value):
+    """-1 was simulated without end, others were tracebacks."""
+    import shutil
+
+    from npusim.validate.dram import find_config
+
+    folder = tmp_path / "configs"
+    shutil.copytree(Path(__file__).parents[1] / "data" / "dram" / "configs", folder)
+    file = folder / "dramsys_memspec_lp4x32.json"
+    text = file.read_text()
+    old = re.search(r'"REFI": (\d+)', text)
+    file.write_text(text.replace(old[0], f'"REFI": {value}'))
+    with pytest.raises(ConfigError, match="dramsys"):
+        find_config("dramsys_lp4_3200_x32_g", "", folder)
