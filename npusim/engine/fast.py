@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npusim.engine import _kernels, _segments
+from npusim.engine import _kernels, _segment_kernels
 from npusim.engine.memory import COUNTED, STATS, Memory, final_counts
 from npusim.program import DMA_READ, DMA_WRITE, TileProgram
 
@@ -17,7 +17,7 @@ def schedule(
     start, bus, end = (np.empty(n, np.int64) for _ in range(3))
     state = _state(program, capacity, memory) if memory else None
     columns = (program.kind, program.cycles, program.tail, program.dep_ptr, program.dep_idx, capacity, start, bus, end)
-    ended = _segments.schedule(*columns) if state is None else _kernels.events(0, n, 0, *columns, state)
+    ended = _segment_kernels.schedule(*columns) if state is None else _kernels.events(0, n, 0, *columns, state)
     if ended != n:
         raise RuntimeError(f"the fast engine ended {ended} of {n} tasks")
     if not memory or not state:

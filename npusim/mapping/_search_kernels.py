@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npusim.engine import _segments
+from npusim.engine import _segment_kernels
 from npusim.jit import njit
 from npusim.mapping import _kernels
 from npusim.program import LOAD, STORE
@@ -149,7 +149,7 @@ def simulate(shape, memory, slots, capacity, tiling, busy):
                 edges += 1
         dep_ptr[i + 1] = edges
     start, bus, end = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
-    _segments.schedule(kinds, served, tail, dep_ptr, dep_idx[:edges], capacity, start, bus, end)
+    _segment_kernels.schedule(kinds, served, tail, dep_ptr, dep_idx[:edges], capacity, start, bus, end)
     return end.max(), moved, n
 
 

@@ -5,7 +5,7 @@ import pytest
 from test_engines import build
 
 from npusim import catalogue, engine, npu
-from npusim.engine import _kernels, _segments
+from npusim.engine import _kernels, _segment_kernels
 from npusim.mapping.lower import lower
 from npusim.program import COMPUTE, FENCE, LOAD, STORE, VECTOR
 from npusim.trace import read
@@ -92,7 +92,10 @@ def in_order_alone(tasks, capacity):
     times = [np.zeros(n, np.int64) for _ in range(3)]
     columns = (program.kind, program.cycles, program.tail, program.dep_ptr, program.dep_idx, capacity, *times)
     servers = np.zeros(capacity[3] + capacity[4], np.int64)
-    return _segments.in_order(1, n - 1, 0, *columns, np.zeros((3, n), np.int32), servers) != _segments.OUT_OF_ORDER
+    return (
+        _segment_kernels.in_order(1, n - 1, 0, *columns, np.zeros((3, n), np.int32), servers)
+        != _segment_kernels.OUT_OF_ORDER
+    )
 
 
 def test_both_ways_through_a_segment_are_taken():
@@ -120,10 +123,10 @@ def test_equal_segments_are_found_and_others_are_not():
     program = build(tasks)
     columns = (program.kind, program.cycles, program.tail, program.dep_ptr, program.dep_idx)
     table = np.full((9, 2), -1)
-    sources = [_segments.seen(1 + k * size, 1 + (k + 1) * size, *columns, table) for k in range(3)]
+    sources = [_segment_kernels.seen(1 + k * size, 1 + (k + 1) * size, *columns, table) for k in range(3)]
     assert sources == [-1, 1, 1]
     program.tail[1 + 2 * size] += 1
-    assert _segments.seen(1 + 2 * size, 1 + 3 * size, *columns, table) == -1
+    assert _segment_kernels.seen(1 + 2 * size, 1 + 3 * size, *columns, table) == -1
 
 
 def test_a_step_has_the_times_of_the_event_loop():

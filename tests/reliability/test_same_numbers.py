@@ -82,7 +82,7 @@ def test_an_edited_kernel_is_never_run_from_the_cache(tmp_path):
     for folder in (original, edited):
         shutil.copytree(PACKAGE, folder / "npusim", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(ROOT / "dataflows", folder / "dataflows", ignore=shutil.ignore_patterns("__pycache__"))
-    kernel = edited / "npusim" / "engine" / "_segments.py"
+    kernel = edited / "npusim" / "engine" / "_segment_kernels.py"
     stamp, before = kernel.stat(), kernel.read_text()
     assert "begin + cycles[task]\n" in before
     kernel.write_text(before.replace("begin + cycles[task]\n", "7 + 0 * cycles[task]\n"))
