@@ -25,12 +25,12 @@ def show(
         choice.check(graph)
     resolve = cache(catalogue.load_dataflow)
     plans = lowered(graph, machine, resolve(dataflow), resolve, choice, request.energy).plans
+    from npusim.mapping import choice as choices
+
     rows = [
         {"op": plan.op.name, "phase": plan.op.phase, "part": part, "dataflow": plan.dataflow, **asdict(tiling)}
-        for plan in plans
-        for part, tiling in enumerate(plan.tilings)
+        for plan, part, tiling in choices.tilings(plans)
     ]
-    from npusim.mapping import choice as choices
 
     aim = choice.objective if choice else "cycles"
     heading = [f"{graph.name} on {machine.name}, {dataflow}, least {aim}; npusim run --mapping FILE takes this file"]

@@ -4,7 +4,7 @@ A mapping file is TOML, one table per operation and part (`npusim show mapping` 
 
     [[mapping]]
     op = "layer1.0.conv1"       phase = "forward"
-    part = 0                    # of grad_input with a stride: which of its dense products, else 0
+    part = 0                    # which product: of grad_input with a stride, and where names repeat, else 0
     dataflow = "dense-os"       # only when this dataflow runs the operation; "" or left out: any
     g = 1  m = 32  c = 64  n = 1  p = 14  q = 56    # extents of a full tile
     order = "m outer"           # or "m inner": which output loop runs inside
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -28,7 +28,7 @@ from npusim.config import Model
 from npusim.counters import COUNTERS
 from npusim.errors import ConfigError, closest
 from npusim.graph import MAC_KINDS, StepGraph
-from npusim.mapping.problem import problems
+from npusim.mapping.problem import Problem, problems
 from npusim.mapping.tiling import Tiling
 
 if TYPE_CHECKING:
@@ -107,16 +107,18 @@ class Choice:
 
     def check(self, graph: StepGraph) -> None:
         """Raise one ConfigError that lists every fixed tiling which names nothing in `graph` or exceeds it."""
-        ops = {(op.name, op.phase): op for op in graph.ops if op.kind in MAC_KINDS}
+        products: dict[tuple[str, str], list[Problem]] = {}
+        for op in graph.ops:
+            if op.kind in MAC_KINDS:
+                products.setdefault((op.name, op.phase), []).extend(problems(op, graph.tensors))
         wrong = []
         for (name, phase, part, dataflow), tiling in self.fixed:
             where = f"{name}:{phase}" + (f" part {part}" if part else "")
-            op = ops.get((name, phase))
-            if op is None:
-                labels = [f"{known}:{kind}" for known, kind in ops]
+            parts = products.get((name, phase))
+            if parts is None:
+                labels = [f"{known}:{kind}" for known, kind in products]
                 wrong.append(f"{where}: no such product in step {graph.name!r}{closest(f'{name}:{phase}', labels)}")
                 continue
-            parts = problems(op, graph.tensors)
             if part >= len(parts):
                 wrong.append(f"{where}: the operation has {len(parts)} part(s), numbered from 0")
                 continue
@@ -162,13 +164,33 @@ def parse(file: _File, objective_name: str, source: str) -> Choice:
     return Choice(objective_name, tuple(sorted(fixed.items(), key=lambda item: item[0])), source)
 
 
+def first_parts(graph: StepGraph) -> list[int]:
+    """Per operation, the part that its first product is: products of the same name and phase are counted on."""
+    found, following = [], dict[tuple[str, str], int]()
+    for op in graph.ops:
+        key = op.name, op.phase
+        found.append(following.get(key, 0))
+        if op.kind in MAC_KINDS:
+            following[key] = found[-1] + len(problems(op, graph.tensors))
+    return found
+
+
+def tilings(plans: Iterable[OpPlan]) -> Iterator[tuple[OpPlan, int, Tiling]]:
+    """Every tiling of a lowered step and its part, as `first_parts` counts."""
+    following: dict[tuple[str, str], int] = {}
+    for plan in plans:
+        key = plan.op.name, plan.op.phase
+        for part, tiling in enumerate(plan.tilings, following.get(key, 0)):
+            yield plan, part, tiling
+            following[key] = part + 1
+
+
 def text(plans: Sequence[OpPlan], heading: Iterable[str] = ()) -> str:
     """The mapping file of a lowered step: every tiling as it was chosen."""
     lines = [f"# {line}" for line in heading]
-    for plan in plans:
-        for part, tiling in enumerate(plan.tilings):
-            extents = "\n".join(f"{axis} = {getattr(tiling, axis)}" for axis in "gmcnpq")
-            lines += ["", "[[mapping]]", f"op = {json.dumps(plan.op.name)}", f'phase = "{plan.op.phase}"']
-            lines += [f"part = {part}", f"dataflow = {json.dumps(plan.dataflow)}", extents]
-            lines += [f'order = "{ORDERS[tiling.swap]}"']
+    for plan, part, tiling in tilings(plans):
+        extents = "\n".join(f"{axis} = {getattr(tiling, axis)}" for axis in "gmcnpq")
+        lines += ["", "[[mapping]]", f"op = {json.dumps(plan.op.name)}", f'phase = "{plan.op.phase}"']
+        lines += [f"part = {part}", f"dataflow = {json.dumps(plan.dataflow)}", extents]
+        lines += [f'order = "{ORDERS[tiling.swap]}"']
     return "\n".join(lines) + "\n"

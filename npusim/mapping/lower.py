@@ -22,7 +22,7 @@ from npusim.folding import ceil_div
 from npusim.graph import MAC_KINDS, TAPS, Conv, Op, StepGraph, Vector, describe
 from npusim.mapping import _kernels, addresses, crossbar, limits, search, vector
 from npusim.mapping.builder import Builder, Stretch, stretch
-from npusim.mapping.choice import Choice, Objective
+from npusim.mapping.choice import Choice, Objective, first_parts
 from npusim.mapping.problem import Problem, problems
 from npusim.mapping.tiling import Tiling, image_extents, passes, tap_lines, tile_cycles, tile_extents, tile_starts
 
@@ -73,6 +73,7 @@ def lower(
         )
     limits.check(graph, hw)
     pick = _Picker(choice or Choice(), objective or Objective(), hw)
+    first = first_parts(graph) if pick.choice.fixed else [0] * len(graph.ops)
     builder = Builder(hw)
     cells = crossbar.place(graph, hw) if hw.crossbar is not None else None
     plans, counts = [], np.zeros((len(graph.ops), len(COUNTERS)), np.int64)
@@ -87,7 +88,7 @@ def lower(
         if cells is not None and cells.multiplies(op):
             plan, work = _lower_in_cells(op, graph, hw, builder, index)
         elif op.kind in MAC_KINDS:
-            plan, work = _lower_macs(op, graph, mask, dataflow, pick, resolve, builder, index)
+            plan, work = _lower_macs(op, graph, mask, dataflow, pick, resolve, builder, index, first[index])
         else:
             selected = mask if dataflow.selective and _covers(mask, op) else None
             part, work, pieces = vector.lower(op, graph, hw, selected)
@@ -135,14 +136,15 @@ def _covers(mask: Mask | None, op: Op) -> bool:
 
 
 def _lower_macs(
-    op: Op, graph: StepGraph, mask: Mask | None, dataflow: Dataflow, pick: _Picker, resolve, builder, index: int
+    op: Op, graph: StepGraph, mask: Mask | None, dataflow: Dataflow, pick: _Picker, resolve, builder, index: int,
+    first: int,
 ):  # fmt: skip
     groups = op.dims.groups if isinstance(op.dims, Conv) else 1
     parts = problems(op, graph.tensors)
     if mask is not None and mask.count == mask.size:
         mask = None
     if dataflow.choices:
-        dataflow = pick.dataflow(op, parts, mask, [resolve(name) for name in dataflow.choices], groups)
+        dataflow = pick.dataflow(op, parts, mask, [resolve(name) for name in dataflow.choices], groups, first)
     while not dataflow.accepts(op.phase, groups, mask):
         dataflow = resolve(dataflow.fallback)
     used = mask if dataflow.selective else None
@@ -152,7 +154,7 @@ def _lower_macs(
         if number:
             builder.fence(index)
         try:
-            mapped = pick.mapped(op, number, problem, dataflow, used)
+            mapped = pick.mapped(op, first + number, problem, dataflow, used)
         except CapacityError as error:
             raise CapacityError(f"{op.label} ({describe(op.dims)}) with {dataflow.name}: {error}") from None
         if bases is None:
@@ -183,7 +185,7 @@ class _Picker(NamedTuple):
         return _lower_fixed(problem, fixed, dataflow, self.hw, mask)
 
     def dataflow(
-        self, op: Op, parts: list[Problem], mask: Mask | None, choices: list[Dataflow], groups: int
+        self, op: Op, parts: list[Problem], mask: Mask | None, choices: list[Dataflow], groups: int, first: int
     ) -> Dataflow:  # fmt: skip
         """Of those that accept the operation, the one with the least objective alone; the first if none does.
 
@@ -196,7 +198,7 @@ class _Picker(NamedTuple):
         def value(flow: Dataflow) -> float:
             used = mask if flow.selective else None
             try:
-                found = (self.mapped(op, i, problem, flow, used) for i, problem in enumerate(parts))
+                found = (self.mapped(op, i, problem, flow, used) for i, problem in enumerate(parts, first))
                 return sum(_value_alone(mapped, self.hw, self.objective) for mapped in found)
             except (CapacityError, ConfigError):
                 return inf

@@ -2,9 +2,10 @@
 
 import pytest
 
+import npusim
 from npusim import npu
 from npusim.errors import CapacityError, ConfigError
-from npusim.graph import Conv
+from npusim.graph import MAC_KINDS, Conv
 from npusim.mapping import choice as choices
 from npusim.mapping.choice import Choice, choice
 from npusim.mapping.tiling import Tiling
@@ -55,6 +56,16 @@ def test_a_printed_mapping_gives_the_same_program(edge, tmp_path, dataflow):
     again = simulate(step, edge, run.dataflow, choice=choice("energy", path))
     assert digest(again.lowered.program) == digest(run.lowered.program)
     assert choices.text(again.lowered.plans, ["a heading"]) == path.read_text()
+
+
+def test_operations_of_one_name_and_phase_count_their_parts_on(edge, tmp_path):
+    step = npusim.load("vit-tiny")
+    labels = [op.label for op in step.ops if op.kind in MAC_KINDS]
+    assert len(set(labels)) < len(labels)
+    run = simulate(step, edge)
+    chosen = choice("energy", written(tmp_path, choices.text(run.lowered.plans)))
+    chosen.check(step)
+    assert digest(simulate(step, edge, choice=chosen).lowered.program) == digest(run.lowered.program)
 
 
 def test_a_tiling_of_another_dataflow_is_not_used(edge, tmp_path):

@@ -64,6 +64,7 @@ def test_steps_of_any_size_are_simulated_or_refused(machine, sizes, window, kind
 
 def test_the_limit_is_where_the_sum_passes_60_bits(machine):
     unit = limits._cycles_of_one(machine)
+    assert limits.MAX_SUM == 2**60
     most = limits.MAX_SUM // unit // limits.ELEMENT_OPS
     for elements, refused in ((most - 1, False), (most + 1, True)):
         graph = StepGraph("s", (Op("v", "forward", "elementwise", Vector(elements)),), {})
