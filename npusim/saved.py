@@ -82,9 +82,7 @@ def read(folder: str | Path) -> Result | Comparison:
     if not isinstance(runs, list) or not runs or not all(isinstance(run, dict) and "label" in run for run in runs):
         raise ResultsError(f"{path}: has no 'runs': another version of npusim wrote it")
     if type(record.get("schema")) is not int or record["schema"] != SCHEMA:
-        raise ResultsError(
-            f"{path}: schema = {str(record.get('schema'))[:40]!r}; this version of npusim reads {SCHEMA}"
-        )
+        raise ResultsError(f"{path}: schema = {repr(record.get('schema'))[:40]}; this version of npusim reads {SCHEMA}")
     labels = [str(run.pop("label")) for run in runs]
     try:
         facts = [config.validate(Facts, run, f"{path}: runs.{i}") for i, run in enumerate(runs)]

@@ -138,8 +138,10 @@ class DramConfig:
         sizes = {"channel": self.channels, "rank": self.ranks, "group": self.groups, "bank": self.banks_per_group}
         for name, size in sizes.items():
             bits = sum(b for f, b in self.address_map if f == name)
-            if 1 << bits != size:
+            if bits > 62 or 1 << bits != size:
                 bad.append(f"address_map gives field {name} {bits} bits, but there are {size}")
+        if sum(b for _, b in self.address_map) > 62:
+            bad.append("address_map has more than 62 bits")
         for f, _ in self.address_map:
             if f not in FIELDS:
                 bad.append(f"address_map: unknown field {f!r}; known: {', '.join(FIELDS)}")

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FIRST_CLOCK = 1
-MAX_CLOCKS = 2**24
+# What a configuration may have at most: clocks between events, clocks in flight, entries of a channel's queue, banks of
+# a channel, entries of a bank's queue, channels.
+MAX_CLOCKS, MAX_FLIGHT, MAX_ENTRIES, MAX_BANKS, MAX_BANK_ENTRIES, MAX_CHANNELS = 2**24, 2**14, 2**12, 2**10, 2**8, 2**6
+MAX_PER_CLOCK = 64
 MOST_MIB = 4096
 # Metric -> column of the file.
 MEASURED = {"cycles": "cycles", "acts": "acts", "row_hit_rate": "row_hit_rate", "latency": "avg_read_latency_cyc",
@@ -61,12 +64,24 @@ def find_config(name: str, address_map: str, folder: Path) -> DramConfig:
 
 
 def _out_of_range(config: DramConfig) -> list[str]:
-    """Clocks with which the model would find no end."""
+    """Clocks with which the model would find no end, and sizes that it could not hold."""
     far = max((abs(c.cycles) for c in config.constraints), default=0)
-    clocks = {"refresh interval": config.refresh.interval, "first refresh": config.refresh.first, "tFAW": config.faw,
-              "read latency": config.read_latency, "write latency": config.write_latency, "distance": far}  # fmt: skip
-    return [f"{key} = {n}: must be 0 to {MAX_CLOCKS} whole clocks" for key, n in clocks.items()
-            if not isinstance(n, int) or not 0 <= n <= MAX_CLOCKS]  # fmt: skip
+    policy = config.policy
+    allowed = {
+        MAX_CLOCKS: {"refresh interval": config.refresh.interval, "first refresh": config.refresh.first,
+                     "tFAW": config.faw, "distance": far, "activate deadline": policy.act_deadline},
+        MAX_FLIGHT: {"read latency": config.read_latency, "write latency": config.write_latency,
+                     "WCK of reads": policy.wck_read, "WCK of writes": policy.wck_write},
+        MAX_ENTRIES: {"read queue": policy.read_entries, "write queue": policy.write_entries,
+                      "high watermark": policy.drain_high, "low watermark": policy.drain_low,
+                      "activate window": config.faw_window, "burst bytes": config.burst_bytes},
+        MAX_BANKS: {"banks": config.banks},
+        MAX_BANK_ENTRIES: {"bank queue": policy.bank_entries},
+        MAX_CHANNELS: {"channels": config.channels},
+    }  # fmt: skip
+    return [f"{key} = {str(n)[:20]}: must be a whole number from 0 to {most}"
+            for most, values in allowed.items() for key, n in values.items()
+            if not isinstance(n, int) or not 0 <= n <= most]  # fmt: skip
 
 
 def _find_config(name: str, address_map: str, folder: Path) -> DramConfig:
@@ -164,9 +179,13 @@ def _measured(cells: Cells) -> Measured:
             numbers[column] = np.nan
     if np.isnan(numbers["cycles"]):
         cells.problem("cycles: missing")
+    per_clock = cells.integer("inj_per_clk", 1)
+    if per_clock > MAX_PER_CLOCK:
+        cells.problem(f"inj_per_clk = {per_clock}: must be {MAX_PER_CLOCK} or less")
+        per_clock = 1
     return Measured(
         cells.line, cells.text("sim"), cells.text("config"), cells.text("map_lsb_to_msb"),
-        cells.choice("inject", ("hol", "perch")), cells.integer("inj_per_clk", 1), cells.text("trace"),
+        cells.choice("inject", ("hol", "perch")), per_clock, cells.text("trace"),
         cells.text("cls"), params, cells.integer("seed"), int(target * dram_streams.MIB),
         cells.integer("burst_bytes", 1), cells.text("trace_sha256_16"), numbers,
     )  # fmt: skip

@@ -375,7 +375,7 @@ def test_a_method_of_ones_own(tmp_path, monkeypatch):
 
 
 def test_the_example_of_the_methods_page(tmp_path, monkeypatch):
-    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "method.md").read_text()
     code = page.split("```python\n")[1].split("```")[0]
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods" / "even_layers.py").write_text(code)
