@@ -67,24 +67,27 @@ def _out_of_range(config: DramConfig) -> list[str]:
     """Clocks with which the model would find no end, and sizes that it could not hold."""
     far = max((abs(c.cycles) for c in config.constraints), default=0)
     policy = config.policy
-    allowed = {
-        MAX_CLOCKS: {"refresh interval": config.refresh.interval, "first refresh": config.refresh.first,
-                     "tFAW": config.faw, "distance": far, "activate deadline": policy.act_deadline},
-        MAX_FLIGHT: {"read latency": config.read_latency, "write latency": config.write_latency,
-                     "WCK of reads": policy.wck_read, "WCK of writes": policy.wck_write},
-        MAX_ENTRIES: {"read queue": policy.read_entries, "write queue": policy.write_entries,
-                      "high watermark": policy.drain_high, "low watermark": policy.drain_low,
-                      "activate window": config.faw_window, "burst bytes": config.burst_bytes},
-        MAX_BANKS: {"banks": config.banks},
-        MAX_BANK_ENTRIES: {"bank queue": policy.bank_entries},
-        MAX_CHANNELS: {"channels": config.channels},
-    }  # fmt: skip
-    return [f"{key} = {str(n)[:20]}: must be a whole number from 0 to {most}"
-            for most, values in allowed.items() for key, n in values.items()
-            if not isinstance(n, int) or not 0 <= n <= most]  # fmt: skip
+    allowed = (
+        (0, MAX_CLOCKS, {"refresh interval": config.refresh.interval, "first refresh": config.refresh.first,
+                         "tFAW": config.faw, "distance": far, "activate deadline": policy.act_deadline}),
+        (0, MAX_FLIGHT, {"read latency": config.read_latency, "write latency": config.write_latency,
+                         "WCK of reads": policy.wck_read, "WCK of writes": policy.wck_write}),
+        (1, MAX_ENTRIES, {"read queue": policy.read_entries, "write queue": policy.write_entries,
+                          "burst bytes": config.burst_bytes}),
+        (0, MAX_ENTRIES, {"high watermark": policy.drain_high, "low watermark": policy.drain_low,
+                          "activate window": config.faw_window}),
+        (1, MAX_BANKS, {"banks": config.banks}),
+        (0 if policy.kind == "pools" else 1, MAX_BANK_ENTRIES, {"bank queue": policy.bank_entries}),
+        (1, MAX_CHANNELS, {"channels": config.channels}),
+    )  # fmt: skip
+    return [f"{key} = {str(n)[:20]}: must be a whole number from {least} to {most}"
+            for least, most, values in allowed for key, n in values.items()
+            if not isinstance(n, int) or not least <= n <= most]  # fmt: skip
 
 
 def _find_config(name: str, address_map: str, folder: Path) -> DramConfig:
+    if not re.fullmatch(r"[\w.+-]{1,200}", name):
+        raise ConfigError(f"config = {name[:40]!r}: must be letters, digits and _ . + -, at most 200")
     ini = folder / f"{name}.ini"
     if ini.exists():
         return dram_readers.read_dramsim3(ini)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from npusim.errors import ConfigError
-from npusim.validate.dram import read_rows
+from npusim.validate.dram import find_config, read_rows
 from npusim.validate.dram_readers import read_dramsim3, read_dramsys, read_ramulator
 from npusim.validate.dram_streams import check
 
@@ -73,6 +73,7 @@ def test_files_of_another_form_are_named(tmp_path: Path) -> None:
         ({"params": '{"kind":"zig"}'}, "stream kind 'zig'; known: streams, tile, gather"),
         ({"target_MiB": "-1"}, "line 2: target_MiB = '-1': must be a number, more than 0"),
         ({"acts": "many"}, "line 2: acts = 'many': must be a number or empty"),
+        ({"inj_per_clk": "65"}, "line 2: inj_per_clk = 65: must be 64 or less"),
         ({"inject": "all"}, "line 2: inject = 'all': must be hol or perch"),
         ({"inj_per_clk": "0"}, "line 2: inj_per_clk = '0': must be a whole number of 1 or more"),
         ({"cycles": ""}, "line 2: cycles: missing"),
@@ -107,3 +108,29 @@ def test_a_wrong_cell_is_named_with_its_line(tmp_path: Path, cells: dict[str, st
 def test_a_stream_that_is_none_names_the_key(params: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check(params)
+
+
+@pytest.mark.parametrize(
+    ("size", "problem"),
+    [
+        (0, "read queue = 0: must be a whole number from 1 to 4096"),
+        (2**70, "bank queue = 11805916207174113034: must be a whole number from 1"),
+    ],
+)
+def test_queues_that_hold_nothing_or_too_much_are_refused(tmp_path: Path, size: int, problem: str) -> None:
+    """Nothing would ever enter the one, and no memory hold the other."""
+    for path in (DATA / "configs").glob("dramsys*.json"):
+        text = path.read_text().replace('"RequestBufferSize": 8', f'"RequestBufferSize": {size}')
+        (tmp_path / path.name).write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        find_config("dramsys_lp4x32_g", "", tmp_path)
+    assert problem in str(caught.value)
+
+
+def test_names_and_maps_of_any_length_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must be letters, digits and _"):
+        find_config("ddr" + "9" * 5000, "", tmp_path)
+    with pytest.raises(ConfigError, match="must be letters, digits and _"):
+        find_config("../ddr4", "", tmp_path)
+    config = read_ramulator(DATA / "configs" / "ram_ddr4_3200.yaml", "bg2-co7-ba2-ro10000000000000")
+    assert "address_map has more than 62 bits" in config.verify()
