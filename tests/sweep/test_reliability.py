@@ -157,7 +157,10 @@ def test_interrupting_the_command_keeps_what_is_done(spec, tmp_path, number):
     axes = '"array.rows" = "4..64 step 1"\n"array.cols" = "4..64 step 1"\n'
     toml.write_text(f'name = "wide"\nfixed.workload = "tiny-cnn"\n[grid]\n{axes}')
     store = tmp_path / "s.sqlite"
-    code = "import sys; from npusim.cli import main; main()"
+    # Tests that run in the background inherit an ignored SIGINT.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom npusim.cli import main\nmain()"
+    )
     process = start(code, "sweep", toml, "--store", store, "-j", 2, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     while process.poll() is None and stored(store) < 3:
         time.sleep(0.02)
