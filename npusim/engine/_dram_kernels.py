@@ -8,14 +8,19 @@ including `until`, so a transfer submitted at `until` takes part in that clock.
 
 from __future__ import annotations
 
-from npusim.engine._dram_machines import tick_bank_machines
-from npusim.engine._dram_policies import append_transaction, tick_bank_queues, tick_pools
+from npusim.engine._dram_machines import (
+    tick_bank_machines,
+)
+from npusim.engine._dram_policies import (
+    append_transaction,
+    tick_bank_queues,
+    tick_pools,
+)
 from npusim.engine._dram_state import (
     A_BANK,
     A_BLOCKED,
     A_BURST,
     A_CH,
-    A_COL,
     A_HEAD,
     A_LIMIT,
     A_ORDER,
@@ -27,8 +32,8 @@ from npusim.engine._dram_state import (
     A_VALID,
     A_WRITE,
     ACCEPT_LATENCY,
-    BANK,
     BANK_CAP,
+    BANK_FIELD,
     BANKS_PER_GROUP,
     BURST_BITS,
     C_FORWARDED,
@@ -36,13 +41,15 @@ from npusim.engine._dram_state import (
     C_MERGED,
     C_READS,
     CHANNEL,
-    COLUMN,
     DONE_AT_ACCEPT,
-    E_BURST,
+    E_BANK,
     E_SHADOW,
     FAR,
+    FIFO,
     FIFO_CAP_READ,
     FIFO_CAP_WRITE,
+    FIFO_STRIDE,
+    FIRST_BANK,
     FLUSH,
     FORWARD,
     FREE_N,
@@ -50,7 +57,7 @@ from npusim.engine._dram_state import (
     G_BYTES,
     G_ROWS,
     G_STRIDE,
-    GROUP,
+    GROUP_FIELD,
     IDLE_CLOCKS,
     IDLE_SINCE,
     LAST_BANK,
@@ -59,7 +66,6 @@ from npusim.engine._dram_state import (
     LEN_WRITE,
     LENGTH,
     MERGE_READS,
-    N_BANKS,
     N_CHANNELS,
     N_DONE,
     N_GROUPS,
@@ -67,6 +73,7 @@ from npusim.engine._dram_state import (
     N_RANKS,
     N_XFER,
     NEXT,
+    NONE,
     NOW,
     OFFER_AT,
     OPEN_BANKS,
@@ -74,18 +81,22 @@ from npusim.engine._dram_state import (
     POLICY,
     POLICY_BANK_QUEUES,
     POLICY_POOLS,
-    RANK,
+    RANK_FIELD,
+    RANKS,
+    RANKS_END,
     RING_ACCEPT,
     ROOM,
     ROOM_BOTH,
     ROOM_OWN,
     ROOM_SUM,
-    ROW,
+    ROW_FIELD,
+    STRIDE,
     UNIFIED,
     UNISSUED,
     WAITING,
     WAKE,
     WRITE_DONE,
+    WRITE_QUEUE,
     X_ADDR,
     X_AGENT,
     X_BYTES,
@@ -103,6 +114,7 @@ from npusim.engine._dram_state import (
     X_WRITE,
     complete,
     find_pending,
+    following,
     inlined,
     kernel,
     new_entry,
@@ -132,10 +144,10 @@ def decode(s, a, burst, write):
     agent[a, A_BURST] = burst
     agent[a, A_WRITE] = write
     agent[a, A_CH] = field(s, CHANNEL, burst)
-    unit = field(s, RANK, burst) * s.cfg[N_GROUPS] + field(s, GROUP, burst)
-    agent[a, A_BANK] = unit * s.cfg[BANKS_PER_GROUP] + field(s, BANK, burst)
-    agent[a, A_ROW] = field(s, ROW, burst)
-    agent[a, A_COL] = field(s, COLUMN, burst)
+    group = field(s, RANK_FIELD, burst) * s.cfg[N_GROUPS] + field(s, GROUP_FIELD, burst)
+    number = group * s.cfg[BANKS_PER_GROUP] + field(s, BANK_FIELD, burst)
+    agent[a, A_BANK] = s.cfg[FIRST_BANK] + number * STRIDE
+    agent[a, A_ROW] = field(s, ROW_FIELD, burst)
     agent[a, A_VALID] = 1
 
 
@@ -196,76 +208,79 @@ def start_segment(s, x, g):
 
 
 @kernel
-def merge(s, ch, a, x, t):
+def merge(s, ref, val, a, t):
     """Serve the head burst of agent `a` from pending ones (forwarded read, merged write or read); whether it was."""
     write = s.agent[a, A_WRITE]
     burst = s.agent[a, A_BURST]
-    if find_pending(s, ch, burst, 1) >= 0:
-        complete(s, RING_ACCEPT, t + s.cfg[ACCEPT_LATENCY], x)
+    if find_pending(ref, val, burst, 1) != NONE:
+        complete(s, RING_ACCEPT, t + val[ACCEPT_LATENCY], s.agent[a, A_HEAD])
         s.clock[UNISSUED] -= 1
-        s.stats[ch, C_MERGED if write else C_FORWARDED] += 1
+        val[C_MERGED if write else C_FORWARDED] += 1
         if not write:
-            s.stats[ch, C_READS] += 1
-            s.stats[ch, C_LATENCY] += s.cfg[ACCEPT_LATENCY]
+            val[C_READS] += 1
+            val[C_LATENCY] += val[ACCEPT_LATENCY]
         return True
-    if not write and s.cfg[MERGE_READS]:
-        first = find_pending(s, ch, burst, 0)
-        if first >= 0:
-            e = new_entry(s, ch, a, x, t)
-            if e >= 0:
-                s.entry[ch, e, E_SHADOW] = s.entry[ch, first, E_SHADOW]
-                s.entry[ch, first, E_SHADOW] = e
-                s.entry[ch, e, E_BURST] = -1
+    if not write and val[MERGE_READS]:
+        first = find_pending(ref, val, burst, 0)
+        if first != NONE:
+            e = new_entry(s, ref, val, a, t)
+            if e != NONE:
+                ref[e + E_SHADOW] = ref[first + E_SHADOW]
+                ref[first + E_SHADOW] = e
                 s.clock[UNISSUED] -= 1
-                s.stats[ch, C_MERGED] += 1
+                val[C_MERGED] += 1
                 return True
     return False
 
 
 @inlined
-def has_room(s, ch, pool):
-    """Whether channel `ch` takes a request into buffer `pool`."""
-    room = s.cfg[ROOM]
-    if room == ROOM_OWN:
-        return s.chan[ch, LEN_READ + pool] < s.cfg[FIFO_CAP_READ + pool]
-    if room == ROOM_BOTH:
-        return s.chan[ch, LEN_READ] < s.cfg[FIFO_CAP_READ] and s.chan[ch, LEN_WRITE] < s.cfg[FIFO_CAP_WRITE]
-    if room == ROOM_SUM:
-        return s.chan[ch, LEN_READ] + s.chan[ch, LEN_WRITE] < s.cfg[FIFO_CAP_READ]
-    last = s.chan[ch, LAST_BANK]
-    n = s.queue[ch, last, LENGTH]
-    if s.cfg[N_POOLS] > 1:
-        n += s.queue[ch, last + s.cfg[N_BANKS], LENGTH]
-    return n < s.cfg[BANK_CAP]
+def pool_of(val, write):
+    """The buffer that takes requests of that direction."""
+    return 0 if val[UNIFIED] else write
 
 
 @inlined
-def accept(s, a, t):
+def has_room(ref, val, write):
+    """Whether a channel takes a request of that direction."""
+    room = val[ROOM]
+    if room == ROOM_OWN:
+        pool = pool_of(val, write)
+        return val[LEN_READ + pool] < val[FIFO_CAP_READ + pool]
+    if room == ROOM_BOTH:
+        return val[LEN_READ] < val[FIFO_CAP_READ] and val[LEN_WRITE] < val[FIFO_CAP_WRITE]
+    if room == ROOM_SUM:
+        return val[LEN_READ] + val[LEN_WRITE] < val[FIFO_CAP_READ]
+    last = ref[LAST_BANK]
+    n = val[last + LENGTH]
+    if val[N_POOLS] > 1:
+        n += val[ref[last + WRITE_QUEUE] + LENGTH]
+    return n < val[BANK_CAP]
+
+
+@inlined
+def accept(s, ref, val, a, t):
     """Offer the head burst of agent `a` to its channel at clock `t`; whether it was taken."""
-    ch = s.agent[a, A_CH]
     write = s.agent[a, A_WRITE]
-    x = s.agent[a, A_HEAD]
-    policy = s.cfg[POLICY]
-    pool = write if s.cfg[UNIFIED] == 0 else 0
-    if s.cfg[FORWARD] == FORWARD_BEFORE_ROOM and merge(s, ch, a, x, t):
+    if val[FORWARD] == FORWARD_BEFORE_ROOM and merge(s, ref, val, a, t):
         return True
-    if not has_room(s, ch, pool):
+    if not has_room(ref, val, write):
         return False
-    if s.cfg[FORWARD] == FORWARD_AFTER_ROOM and merge(s, ch, a, x, t):
+    if val[FORWARD] == FORWARD_AFTER_ROOM and merge(s, ref, val, a, t):
         return True
-    b = s.agent[a, A_BANK]
-    e = new_entry(s, ch, a, x, t)
-    if e < 0:
+    e = new_entry(s, ref, val, a, t)
+    if e == NONE:
         return False
-    remember(s, ch, e)
-    if policy == POLICY_BANK_QUEUES:
-        append_transaction(s, ch, pool, e)
+    remember(ref, val, e)
+    pool = pool_of(val, write)
+    if val[POLICY] == POLICY_BANK_QUEUES:
+        append_transaction(ref, FIFO + pool * FIFO_STRIDE, e)
     else:
-        push_entry(s, ch, pool * s.cfg[N_BANKS] + b if s.cfg[N_POOLS] > 1 else b, b, e)
-        s.chan[ch, LAST_BANK] = b
-    s.chan[ch, LEN_READ + pool] += 1
-    if write and s.cfg[WRITE_DONE] == DONE_AT_ACCEPT:
-        complete(s, RING_ACCEPT, t + s.cfg[ACCEPT_LATENCY], x)
+        b = ref[e + E_BANK]
+        push_entry(ref, val, ref[b + WRITE_QUEUE] if pool and val[N_POOLS] > 1 else b, b, e)
+        ref[LAST_BANK] = b
+    val[LEN_READ + pool] += 1
+    if write and val[WRITE_DONE] == DONE_AT_ACCEPT:
+        complete(s, RING_ACCEPT, t + val[ACCEPT_LATENCY], s.agent[a, A_HEAD])
     return True
 
 
@@ -293,12 +308,12 @@ def inject(s, t):
         if best < 0:
             break
         ch = agent[best, A_CH]
-        if accept(s, best, t):
+        val = s.val[ch]
+        if accept(s, s.ref[ch], val, best, t):
             agent[best, A_SENT] += 1
             agent[best, A_OUT] += 1
             sent += 1
-            if s.chan[ch, NEXT] > t:
-                s.chan[ch, NEXT] = t
+            val[NEXT] = min(val[NEXT], t)
             step_head(s, best)
         else:
             agent[best, A_BLOCKED] = 1
@@ -311,18 +326,22 @@ def inject(s, t):
             if agent[a, A_BLOCKED]:
                 blocked = True
             elif agent[a, A_OUT] < agent[a, A_LIMIT]:
-                more = True
+                ch = agent[a, A_CH]
+                if s.cfg[FORWARD] == FORWARD_BEFORE_ROOM or has_room(s.ref[ch], s.val[ch], agent[a, A_WRITE]):
+                    more = True
+                else:
+                    blocked = True
     if flush and not s.clock[FLUSH]:
         for ch in range(s.cfg[N_CHANNELS]):
-            s.chan[ch, NEXT] = min(s.chan[ch, NEXT], t)
+            s.val[ch, NEXT] = min(s.val[ch, NEXT], t)
     s.clock[FLUSH] = flush
     return more, blocked
 
 
 @inlined
-def room(s, ch):
-    """A number that grows whenever channel `ch` may have room for more."""
-    return s.chan[ch, FREE_N] - s.chan[ch, LEN_READ] - s.chan[ch, LEN_WRITE]
+def room(val):
+    """A number that grows whenever a channel may have room for more."""
+    return val[FREE_N] - val[LEN_READ] - val[LEN_WRITE]
 
 
 @inlined
@@ -333,21 +352,22 @@ def run_clock(s, t):
         more, blocked = inject(s, t)
         s.clock[WAITING] = blocked
         s.clock[OFFER_AT] = t + 1 if more else FAR
+    wake = FAR
     for ch in range(s.cfg[N_CHANNELS]):
-        if s.chan[ch, NEXT] <= t:
-            before = room(s, ch)
+        val = s.val[ch]
+        if val[NEXT] <= t:
+            ref = s.ref[ch]
+            before = room(val)
             if policy == POLICY_BANK_QUEUES:
-                s.chan[ch, NEXT] = tick_bank_queues(s, ch, t)
+                val[NEXT] = tick_bank_queues(s, ref, val, t)
             elif policy == POLICY_POOLS:
-                s.chan[ch, NEXT] = tick_pools(s, ch, t)
+                val[NEXT] = tick_pools(s, ref, val, t)
             else:
-                s.chan[ch, NEXT] = tick_bank_machines(s, ch, t)
-            if s.clock[WAITING] and room(s, ch) != before:
+                val[NEXT] = tick_bank_machines(s, ref, val, t)
+            if s.clock[WAITING] and room(val) != before:
                 s.clock[OFFER_AT] = t + 1
-    wake = s.clock[OFFER_AT]
-    for ch in range(s.cfg[N_CHANNELS]):
-        wake = min(wake, s.chan[ch, NEXT])
-    s.clock[WAKE] = wake
+        wake = min(wake, val[NEXT])
+    s.clock[WAKE] = min(wake, s.clock[OFFER_AT])
 
 
 @inlined
@@ -515,10 +535,13 @@ def idle_clocks(s):
     """Clocks up to now, summed over all ranks, in which a rank had no open bank."""
     total = 0
     for ch in range(s.cfg[N_CHANNELS]):
-        for r in range(s.cfg[N_RANKS]):
-            total += s.rank[ch, r, IDLE_CLOCKS]
-            if s.rank[ch, r, OPEN_BANKS] == 0:
-                total += s.clock[NOW] - s.rank[ch, r, IDLE_SINCE]
+        ref, val = s.ref[ch], s.val[ch]
+        r = ref[RANKS]
+        while r < ref[RANKS_END]:
+            total += val[r + IDLE_CLOCKS]
+            if val[r + OPEN_BANKS] == 0:
+                total += s.clock[NOW] - val[r + IDLE_SINCE]
+            r = following(r)
     return total
 
 
@@ -528,6 +551,6 @@ def count(s, columns, found):
     for i in range(columns.size):
         found[i] = 0
         for ch in range(s.cfg[N_CHANNELS]):
-            found[i] += s.stats[ch, columns[i]]
+            found[i] += s.val[ch, columns[i]]
     found[columns.size] = idle_clocks(s)
     found[columns.size + 1] = s.cfg[N_CHANNELS] * s.cfg[N_RANKS] * s.clock[NOW] - found[columns.size]

@@ -7,13 +7,17 @@ is the one whose transmission could end first, even if it cannot start yet: then
 
 from __future__ import annotations
 
-from npusim.engine._dram_policies import precharge
+from npusim.engine._dram_policies import (
+    precharge,
+    precharge_rank,
+)
 from npusim.engine._dram_state import (
     ACT,
     BANK_ACTIVE,
+    BANKS,
+    BANKS_END,
     C_ACT,
     C_HIT,
-    C_PRE,
     CLOSED,
     DRAIN_HIGH,
     DRAIN_LOW,
@@ -22,6 +26,7 @@ from npusim.engine._dram_state import (
     E_STARTED,
     E_WRITE,
     FAR,
+    FIRST,
     HEAD,
     HIT_RD,
     HIT_WR,
@@ -30,14 +35,14 @@ from npusim.engine._dram_state import (
     LENGTH,
     LENGTH_COLUMN,
     LENGTH_ROW,
-    N_BANKS,
     N_POOLS,
-    N_RANKS,
+    NO_COMMAND,
+    NONE,
     OPEN_BANKS,
     OPEN_ROW,
     PRE,
     PREA,
-    RANK_OF,
+    RANK,
     RD,
     REF,
     REF_HEAD,
@@ -45,16 +50,18 @@ from npusim.engine._dram_state import (
     REF_PENDING,
     WR,
     WRITE_MODE,
+    WRITE_QUEUE,
     all_candidates,
-    close_row,
     constrain,
     earliest,
     earliest_rank,
+    following,
     forget,
     inlined,
     issue_refresh,
     kernel,
     open_row,
+    rank,
     refresh_tick,
     retire,
     unlink_entry,
@@ -62,144 +69,137 @@ from npusim.engine._dram_state import (
 
 
 @inlined
-def update_write_mode(s, ch):
+def update_write_mode(val):
     """Serve writes from above `DRAIN_HIGH` or when no read waits, until `DRAIN_LOW` or fewer are left."""
-    reads = s.chan[ch, LEN_READ]
-    writes = s.chan[ch, LEN_WRITE]
-    if s.chan[ch, WRITE_MODE]:
-        if writes <= s.cfg[DRAIN_LOW] and reads != 0:
-            s.chan[ch, WRITE_MODE] = 0
-    elif writes > s.cfg[DRAIN_HIGH] or reads == 0:
-        s.chan[ch, WRITE_MODE] = 1
+    if val[WRITE_MODE]:
+        if val[LEN_WRITE] <= val[DRAIN_LOW] and val[LEN_READ] != 0:
+            val[WRITE_MODE] = 0
+    elif val[LEN_WRITE] > val[DRAIN_HIGH] or val[LEN_READ] == 0:
+        val[WRITE_MODE] = 1
 
 
 @inlined
-def bank_request(s, ch, b):
-    """The request bank `b` works on, or -1."""
-    pool = s.chan[ch, WRITE_MODE] if s.cfg[N_POOLS] > 1 else 0
-    q = pool * s.cfg[N_BANKS] + b
-    if s.queue[ch, q, LENGTH] == 0:
-        return -1
-    rd = s.queue[ch, q, HIT_RD]
-    wr = s.queue[ch, q, HIT_WR]
-    if rd >= 0 and (wr < 0 or s.entry[ch, rd, E_SEQ] < s.entry[ch, wr, E_SEQ]):
+def bank_request(ref, val, b):
+    """The request bank `b` works on, or NONE."""
+    q = ref[b + WRITE_QUEUE] if val[N_POOLS] > 1 and val[WRITE_MODE] else b
+    if val[q + LENGTH] == 0:
+        return NONE
+    rd = ref[q + HIT_RD]
+    wr = ref[q + HIT_WR]
+    if rd != NONE and (wr == NONE or val[rd + E_SEQ] < val[wr + E_SEQ]):
         return rd
-    if wr >= 0:
+    if wr != NONE:
         return wr
-    kept = s.bank[ch, b, BANK_ACTIVE]
-    return kept - 1 if kept else s.queue[ch, q, HEAD]
+    kept = ref[b + BANK_ACTIVE]
+    return kept if kept != NONE else ref[q + HEAD]
 
 
 @inlined
-def bank_command(s, ch, b, e):
+def bank_command(ref, val, b, e):
     """The command request `e` needs next."""
-    row = s.bank[ch, b, OPEN_ROW]
+    row = val[b + OPEN_ROW]
     if row == CLOSED:
         return ACT
-    if s.entry[ch, e, E_ROW] != row:
+    if val[e + E_ROW] != row:
         return PRE
-    return WR if s.entry[ch, e, E_WRITE] else RD
+    return WR if ref[e + E_WRITE] else RD
+
+
+@inlined
+def held_back(ref, val):
+    """The rank that a pending refresh holds back, or NONE."""
+    return rank(ref, val[REF_HEAD]) if val[REF_PENDING] > 0 else NONE
 
 
 @kernel
-def choose(s, ch, t):
-    """(request or -1, command, bank or rank, start) of the command whose transmission ends first, oldest on ties."""
+def choose(ref, val, t):
+    """(request or NONE, command, bank or rank, start) of the command whose transmission ends first, oldest on ties."""
     best = FAR
     best_id = FAR
-    best_slot = -1
-    best_cmd = -1
-    unit = -1
+    best_entry = NONE
+    best_cmd = NO_COMMAND
+    unit = NONE
     start = FAR
-    blocked = -1
-    if s.chan[ch, REF_PENDING] > 0:
-        blocked = s.chan[ch, REF_HEAD]
-        best_cmd = PREA if s.rank[ch, blocked, OPEN_BANKS] > 0 else REF
-        start = max(t, earliest_rank(s, ch, blocked, best_cmd))
-        best = start + s.cfg[LENGTH_ROW + best_cmd]
+    blocked = held_back(ref, val)
+    if blocked != NONE:
+        best_cmd = PREA if val[blocked + OPEN_BANKS] > 0 else REF
+        start = max(t, earliest_rank(ref, val, blocked, best_cmd))
+        best = start + val[LENGTH_ROW + best_cmd]
         best_id = -1
         unit = blocked
-    for b in range(s.cfg[N_BANKS]):
-        if s.geom[b, RANK_OF] == blocked:
-            continue
-        e = bank_request(s, ch, b)
-        if e < 0:
-            continue
-        cmd = bank_command(s, ch, b, e)
-        at = max(t, earliest(s, ch, b, cmd))
-        end = at + (s.cfg[LENGTH_COLUMN] if cmd in (RD, WR) else s.cfg[LENGTH_ROW + cmd])
-        if end < best or (end == best and s.entry[ch, e, E_SEQ] < best_id):
-            best, best_id, best_slot, best_cmd, unit, start = end, s.entry[ch, e, E_SEQ], e, cmd, b, at
-    return best_slot, best_cmd, unit, start
+    b = ref[BANKS]
+    while b < ref[BANKS_END]:
+        e = bank_request(ref, val, b) if ref[b + RANK] != blocked else NONE
+        if e != NONE:
+            cmd = bank_command(ref, val, b, e)
+            at = max(t, earliest(ref, val, b, cmd))
+            end = at + (val[LENGTH_COLUMN] if cmd in (RD, WR) else val[LENGTH_ROW + cmd])
+            if end < best or (end == best and val[e + E_SEQ] < best_id):
+                best, best_id, best_entry, best_cmd, unit, start = end, val[e + E_SEQ], e, cmd, b, at
+        b = following(b)
+    return best_entry, best_cmd, unit, start
 
 
 @kernel
-def wake_machines(s, ch, t):
+def wake_machines(ref, val, t):
     """First clock after `t` at which any bank or refresh command may start."""
-    wake = s.chan[ch, REF_NEXT]
-    blocked = -1
-    if s.chan[ch, REF_PENDING] > 0:
-        blocked = s.chan[ch, REF_HEAD]
-        cmd = PREA if s.rank[ch, blocked, OPEN_BANKS] > 0 else REF
-        wake = min(wake, max(t + 1, earliest_rank(s, ch, blocked, cmd)))
-    for b in range(s.cfg[N_BANKS]):
-        if s.geom[b, RANK_OF] == blocked:
-            continue
-        e = bank_request(s, ch, b)
-        if e >= 0:
-            wake = min(wake, max(t + 1, earliest(s, ch, b, bank_command(s, ch, b, e))))
+    wake = val[REF_NEXT]
+    blocked = held_back(ref, val)
+    if blocked != NONE:
+        cmd = PREA if val[blocked + OPEN_BANKS] > 0 else REF
+        wake = min(wake, max(t + 1, earliest_rank(ref, val, blocked, cmd)))
+    b = ref[BANKS]
+    while b < ref[BANKS_END]:
+        e = bank_request(ref, val, b) if ref[b + RANK] != blocked else NONE
+        if e != NONE:
+            wake = min(wake, max(t + 1, earliest(ref, val, b, bank_command(ref, val, b, e))))
+        b = following(b)
     return wake
 
 
 @kernel
-def issue_machine(s, ch, t, e, cmd, unit):
+def issue_machine(s, ref, val, t, e, cmd, unit):
     """Issue `cmd` for request `e` of bank `unit`, or for the refresh of rank `unit`."""
-    if cmd in (REF, PREA):
-        per_rank = s.cfg[N_BANKS] // s.cfg[N_RANKS]
-        first = unit * per_rank
-        if cmd == REF:
-            issue_refresh(s, ch, first, REF, t)
-            return
-        constrain(s, ch, first, PREA, t)
-        s.stats[ch, C_PRE] += 1
-        for b in range(first, first + per_rank):
-            close_row(s, ch, b, t)
-            s.bank[ch, b, BANK_ACTIVE] = 0
-            all_candidates(s, ch, b)
+    if cmd == REF:
+        issue_refresh(ref, val, ref[unit + FIRST], t)
+        return
+    if cmd == PREA:
+        precharge_rank(ref, val, unit, t)
         return
     if cmd == PRE:
-        s.entry[ch, e, E_STARTED] = 1
-        s.bank[ch, unit, BANK_ACTIVE] = 0
-        precharge(s, ch, unit, t)
+        ref[e + E_STARTED] = 1
+        ref[unit + BANK_ACTIVE] = NONE
+        precharge(ref, val, unit, t)
+        all_candidates(ref, val, unit)
         return
-    constrain(s, ch, unit, cmd, t)
+    constrain(ref, val, unit, cmd, t)
     if cmd == ACT:
-        s.entry[ch, e, E_STARTED] = 1
-        s.stats[ch, C_ACT] += 1
-        open_row(s, ch, unit, s.entry[ch, e, E_ROW], t)
-        s.bank[ch, unit, BANK_ACTIVE] = e + 1
-        all_candidates(s, ch, unit)
+        ref[e + E_STARTED] = 1
+        val[C_ACT] += 1
+        open_row(ref, val, unit, val[e + E_ROW], t)
+        ref[unit + BANK_ACTIVE] = e
+        all_candidates(ref, val, unit)
         return
-    if s.entry[ch, e, E_STARTED] == 0:
-        s.stats[ch, C_HIT] += 1
-    s.bank[ch, unit, BANK_ACTIVE] = 0
-    write = s.entry[ch, e, E_WRITE]
-    pool = write if s.cfg[N_POOLS] > 1 else 0
-    unlink_entry(s, ch, pool * s.cfg[N_BANKS] + unit, e)
-    s.chan[ch, LEN_READ + write] -= 1
-    forget(s, ch, e)
-    retire(s, ch, e, t)
-    all_candidates(s, ch, unit)
-    update_write_mode(s, ch)
+    if ref[e + E_STARTED] == 0:
+        val[C_HIT] += 1
+    ref[unit + BANK_ACTIVE] = NONE
+    write = ref[e + E_WRITE]
+    unlink_entry(ref, val, ref[unit + WRITE_QUEUE] if write and val[N_POOLS] > 1 else unit, e)
+    val[LEN_READ + write] -= 1
+    forget(ref, val, e)
+    retire(s, ref, val, e, t)
+    all_candidates(ref, val, unit)
+    update_write_mode(val)
 
 
 @kernel
-def tick_bank_machines(s, ch, t):
+def tick_bank_machines(s, ref, val, t):
     """One clock of a controller with bank machines (DRAMSys)."""
-    refresh_tick(s, ch, t)
-    update_write_mode(s, ch)
-    e, cmd, unit, start = choose(s, ch, t)
-    if cmd >= 0 and start <= t:
-        issue_machine(s, ch, t, e, cmd, unit)
+    refresh_tick(val, t)
+    update_write_mode(val)
+    e, cmd, unit, start = choose(ref, val, t)
+    if cmd != NO_COMMAND and start <= t:
+        issue_machine(s, ref, val, t, e, cmd, unit)
         if cmd in (RD, WR):
             return t + 1
-    return wake_machines(s, ch, t)
+    return wake_machines(ref, val, t)

@@ -7,15 +7,22 @@ channel has anything to do, given that nothing is accepted before.
 
 from __future__ import annotations
 
+import numpy as np
+
 from npusim.engine._dram_state import (
     ACT,
     ACT2_DEADLINE,
     ACT2_SLOT,
     ACT_DEADLINE,
     ACTIVATING,
+    ACTIVE,
     ACTIVE_N,
+    AT,
     BANK_ACTIVE,
     BANK_CAP,
+    BANKS,
+    BANKS_END,
+    BLOCKED,
     C_ACT,
     C_CAS,
     C_HIT,
@@ -37,46 +44,55 @@ from npusim.engine._dram_state import (
     E_STARTED,
     E_WRITE,
     FAR,
+    FIFO,
+    FIFO_HEAD,
+    FIFO_STRIDE,
+    FIFO_TAIL,
+    FIRST,
+    FIRST_GROUP,
     FLUSH,
     FREED,
+    GROUP,
     HEAD,
     HIT_RD,
     HIT_WR,
     HITS,
     ISSUE_AT,
     KIND,
+    LAST,
     LAST_BANK,
+    LAST_GROUP,
+    LEAST,
     LEN_READ,
     LEN_WRITE,
     LENGTH,
-    N_BANKS,
-    N_RANKS,
     NEVER,
+    NO_COMMAND,
+    NONE,
     OPEN_BANKS,
     OPEN_ROW,
+    OTHER_RANKS,
     PRE,
     PREA,
     QUEUED,
+    RANK,
     RANK_ACTIVE,
-    RANK_OF,
+    RANKS,
+    RANKS_END,
     RD,
-    RDA,
     REF,
     REF_HEAD,
     REF_NEXT,
     REF_PENDING,
-    REF_PER_BANK,
-    REFB,
     SCAN,
     SPLIT_ACT,
-    TAIL,
     UNIFIED,
     WCK_READ,
     WCK_UNTIL,
     WCK_WRITE,
     WR,
-    WRA,
     WRITE_MODE,
+    WRITE_QUEUE,
     all_candidates,
     candidates,
     close_row,
@@ -84,12 +100,14 @@ from npusim.engine._dram_state import (
     earliest,
     earliest_rank,
     find_pending,
+    following,
     forget,
     inlined,
     issue_refresh,
     kernel,
     open_row,
     push_entry,
+    rank,
     refresh_tick,
     refresh_unit,
     retire,
@@ -101,534 +119,605 @@ ANY_BUS, COLUMN_BUS, ROW_BUS = range(3)
 IN_ACTIVE, IN_POOL, IN_REFRESH = range(3)
 
 
-@kernel
-def precharge(s, ch, b, t):
-    """Issue PRE to bank `b`."""
-    constrain(s, ch, b, PRE, t)
-    close_row(s, ch, b, t)
-    s.stats[ch, C_PRE] += 1
-    all_candidates(s, ch, b)
+@inlined
+def precharge(ref, val, b, t):
+    """Issue PRE to bank `b`; the caller recomputes the candidates."""
+    constrain(ref, val, b, PRE, t)
+    close_row(ref, val, b, t)
+    val[C_PRE] += 1
+
+
+@inlined
+def time_group(ref, val, g):
+    """Bring up to date when the candidates of group `g` could issue, as far as its banks decide it."""
+    act = FAR
+    pre = FAR
+    rd = FAR
+    wr = FAR
+    b = ref[g + FIRST]
+    while b < ref[g + LAST]:
+        act = min(act, max(val[b + ACT], val[b + BLOCKED + ACT]))
+        pre = min(pre, max(val[b + PRE], val[b + BLOCKED + PRE]))
+        rd = min(rd, max(val[b + RD], val[b + BLOCKED + RD]))
+        wr = min(wr, max(val[b + WR], val[b + BLOCKED + WR]))
+        b = following(b)
+    val[g + LEAST + ACT] = act
+    val[g + LEAST + PRE] = pre
+    val[g + LEAST + RD] = rd
+    val[g + LEAST + WR] = wr
+
+
+@inlined
+def time_rank(ref, val, r):
+    """Bring up to date when the candidates of rank `r` could issue."""
+    first = FAR
+    act = val[r + ACT]
+    pre = val[r + PRE]
+    rd = val[r + RD]
+    wr = val[r + WR]
+    g = ref[r + FIRST_GROUP]
+    while g < ref[r + LAST_GROUP]:
+        row = min(max(val[g + LEAST + ACT], val[g + ACT], act), max(val[g + LEAST + PRE], val[g + PRE], pre))
+        column = min(max(val[g + LEAST + RD], val[g + RD], rd), max(val[g + LEAST + WR], val[g + WR], wr))
+        at = min(row, column)
+        val[g + AT] = at
+        first = min(first, at)
+        g = following(g)
+    val[r + AT] = first
+
+
+@inlined
+def unblock(ref, val, b):
+    """Bring up to date what follows from the candidates of bank `b`."""
+    kind = ref[b + KIND]
+    val[b + BLOCKED + ACT] = NEVER if kind == ACT else FAR
+    val[b + BLOCKED + PRE] = NEVER if kind == PRE else FAR
+    val[b + BLOCKED + RD] = NEVER if ref[b + HIT_RD] != NONE else FAR
+    val[b + BLOCKED + WR] = NEVER if ref[b + HIT_WR] != NONE else FAR
+    time_group(ref, val, ref[b + GROUP])
 
 
 @kernel
-def refresh_bank_queues(s, ch, t):
+def settle(ref, val, b):
+    """A command was issued to bank `b`: bring its candidates up to date, and when any bank could issue."""
+    candidates(ref, val, b, b)
+    unblock(ref, val, b)
+    if val[OTHER_RANKS]:
+        r = ref[RANKS]
+        while r < ref[RANKS_END]:
+            time_rank(ref, val, r)
+            r = following(r)
+    else:
+        time_rank(ref, val, ref[b + RANK])
+
+
+@kernel
+def settle_all(ref, val):
+    """A refresh was issued: bring up to date when any bank could issue."""
+    r = ref[RANKS]
+    while r < ref[RANKS_END]:
+        g = ref[r + FIRST_GROUP]
+        while g < ref[r + LAST_GROUP]:
+            time_group(ref, val, g)
+            g = following(g)
+        time_rank(ref, val, r)
+        r = following(r)
+
+
+@kernel
+def refresh_bank_queues(ref, val, t):
     """The pending refresh's next command if it may issue at `t`; returns -1 when issued, else when it could."""
-    first, last = refresh_unit(s, ch)
-    cmd = REFB if s.cfg[REF_PER_BANK] else REF
+    first, last = refresh_unit(ref, val)
     ready = NEVER
     pre = FAR
-    for b in range(first, last):
-        if s.bank[ch, b, OPEN_ROW] != CLOSED:
-            e = earliest(s, ch, b, PRE)
-            if e <= t:
-                precharge(s, ch, b, t)
+    b = first
+    while b < last:
+        if val[b + OPEN_ROW] != CLOSED:
+            at = earliest(ref, val, b, PRE)
+            if at <= t:
+                precharge(ref, val, b, t)
+                settle(ref, val, b)
                 return -1
-            pre = min(pre, e)
+            pre = min(pre, at)
         else:
-            ready = max(ready, earliest(s, ch, b, cmd))
+            ready = max(ready, earliest(ref, val, b, REF))
+        b = following(b)
     if pre < FAR:
         return pre
     if ready > t:
         return ready
-    issue_refresh(s, ch, first, cmd, t)
+    issue_refresh(ref, val, first, t)
+    settle_all(ref, val)
     return -1
 
 
 @inlined
-def issue_column(s, ch, b, slot, t):
-    """Issue the read or write in `slot` from bank queue `b`."""
-    write = s.entry[ch, slot, E_WRITE]
-    auto = s.cfg[CLOSE_PAGE]
-    if s.bank[ch, b, HITS] != 0:
-        s.stats[ch, C_HIT] += 1
-    s.bank[ch, b, HITS] += 1
-    if s.queue[ch, b, LENGTH] == s.cfg[BANK_CAP]:
+def issue_column(s, ref, val, b, e, t):
+    """Issue the read or write of entry `e` from the queue of bank `b`."""
+    if val[b + HITS] != 0:
+        val[C_HIT] += 1
+    val[b + HITS] += 1
+    if val[b + LENGTH] == val[BANK_CAP]:
         for pool in range(2):
-            if s.fifo[ch, pool, FREED] not in (-1, b):
-                s.fifo[ch, pool, SCAN] = s.fifo[ch, pool, HEAD]
-            s.fifo[ch, pool, FREED] = b
-    unlink_entry(s, ch, b, slot)
-    forget(s, ch, slot)
-    cmd = WR if write else RD
-    if auto:
-        cmd = WRA if write else RDA
-        close_row(s, ch, b, t)
-    constrain(s, ch, b, cmd, t)
-    retire(s, ch, slot, t)
+            f = FIFO + pool * FIFO_STRIDE
+            if ref[f + FREED] != NONE and ref[f + FREED] != b:
+                ref[f + SCAN] = ref[f + FIFO_HEAD]
+            ref[f + FREED] = b
+    unlink_entry(ref, val, b, e)
+    forget(ref, val, e)
+    if val[CLOSE_PAGE]:
+        close_row(ref, val, b, t)
+    constrain(ref, val, b, WR if ref[e + E_WRITE] else RD, t)
+    retire(s, ref, val, e, t)
 
 
 @inlined
-def issue_row(s, ch, b, kind, t):
-    """Issue the activate or precharge that bank queue `b` needs."""
-    constrain(s, ch, b, kind, t)
-    if kind == PRE:
-        close_row(s, ch, b, t)
-        s.stats[ch, C_PRE] += 1
+def issue_row(ref, val, b, t):
+    """Issue the activate or precharge that bank `b` needs."""
+    if ref[b + KIND] == PRE:
+        precharge(ref, val, b, t)
     else:
-        open_row(s, ch, b, s.entry[ch, s.queue[ch, b, HEAD], E_ROW], t)
-        s.stats[ch, C_ACT] += 1
+        constrain(ref, val, b, ACT, t)
+        open_row(ref, val, b, val[ref[b + HEAD] + E_ROW], t)
+        val[C_ACT] += 1
 
 
 @inlined
-def bank_ready(s, ch, b):
-    """The earliest clock at which any candidate of bank queue `b` could issue; FAR when it has none."""
-    auto = s.cfg[CLOSE_PAGE]
+def ready_at(ref, val, low, high):
+    """The earliest clock at which any bank outside [low, high) could issue."""
     at = FAR
-    if s.queue[ch, b, KIND] >= 0:
-        at = earliest(s, ch, b, s.queue[ch, b, KIND])
-    if s.queue[ch, b, HIT_RD] >= 0:
-        at = min(at, earliest(s, ch, b, RDA if auto else RD))
-    if s.queue[ch, b, HIT_WR] >= 0:
-        at = min(at, earliest(s, ch, b, WRA if auto else WR))
+    if low == high:
+        r = ref[RANKS]
+        while r < ref[RANKS_END]:
+            at = min(at, val[r + AT])
+            r = following(r)
+        return at
+    b = ref[BANKS]
+    while b < ref[BANKS_END]:
+        if b < low or b >= high:
+            for cmd in range(REF):
+                at = min(at, max(val[b + BLOCKED + cmd], earliest(ref, val, b, cmd)))
+        b = following(b)
     return at
 
 
 @inlined
-def all_ready(s, ch, t, low, high):
-    """The earliest clock at which any bank queue outside [low, high) could issue, as things stand at `t`."""
-    when = s.when
-    at = FAR
-    for first, last in ((0, low), (high, s.cfg[N_BANKS])):
-        for b in range(first, last):
-            if when[ch, b] <= t:
-                when[ch, b] = bank_ready(s, ch, b)
-            at = min(at, when[ch, b])
-    return at
+def choose_bank(ref, val, t, low, high):
+    """Round robin over the banks outside [low, high): (kind of the first ready command, bank, entry).
 
-
-@inlined
-def choose_bank(s, ch, t, low, high):
-    """Round robin over the bank queues outside [low, high): (kind of the first ready command, bank, slot).
-
-    The kind is NOTHING when none is ready at `t`, the slot -1 for a row command.
+    The kind is NOTHING when none is ready at `t`, the entry NONE for a row command.
     """
-    n = s.cfg[N_BANKS]
-    b = s.chan[ch, LAST_BANK]
-    auto = s.cfg[CLOSE_PAGE]
-    for _ in range(n):
-        b = b + 1 if b + 1 < n else 0
-        if s.when[ch, b] > t or low <= b < high:
-            continue
-        kind = s.queue[ch, b, KIND]
-        if kind >= 0 and earliest(s, ch, b, kind) <= t:
-            return ROW_COMMAND, b, -1
-        rd = s.queue[ch, b, HIT_RD]
-        wr = s.queue[ch, b, HIT_WR]
-        slot = -1
-        if rd >= 0 and earliest(s, ch, b, RDA if auto else RD) <= t:
-            slot = rd
-        first = wr >= 0 and (slot < 0 or s.entry[ch, wr, E_SEQ] < s.entry[ch, rd, E_SEQ])
-        if first and earliest(s, ch, b, WRA if auto else WR) <= t:
-            slot = wr
-        if slot >= 0:
-            return COLUMN_COMMAND, b, slot
-    return NOTHING, -1, -1
+    start = following(ref[LAST_BANK])
+    for first, last in ((start, ref[BANKS_END]), (ref[BANKS], start)):
+        b = first
+        while b < last:
+            g = ref[b + GROUP]
+            if val[g + AT] > t:
+                b = ref[g + LAST]
+                continue
+            if b < low or b >= high:
+                kind = ref[b + KIND]
+                if kind != NO_COMMAND and earliest(ref, val, b, kind) <= t:
+                    return ROW_COMMAND, b, NONE
+                rd = ref[b + HIT_RD]
+                wr = ref[b + HIT_WR]
+                e = NONE
+                if rd != NONE and earliest(ref, val, b, RD) <= t:
+                    e = rd
+                older = wr != NONE and (e == NONE or val[wr + E_SEQ] < val[rd + E_SEQ])
+                if older and earliest(ref, val, b, WR) <= t:
+                    e = wr
+                if e != NONE:
+                    return COLUMN_COMMAND, b, e
+            b = following(b)
+    return NOTHING, NONE, NONE
 
 
 @inlined
-def issue_bank_queues(s, ch, t, low, high, done):
-    """Issue the first ready command of the bank queues outside [low, high); of a dual command bus, one of each kind.
+def issue_bank_queues(s, ref, val, t, low, high, done):
+    """Issue the first ready command of the banks outside [low, high); of a dual command bus, one of each kind.
 
     `done`: the kind of command that went before in this clock. Returns whether any issued.
     """
-    chan = s.chan
     while True:
-        kind, b, slot = choose_bank(s, ch, t, low, high)
+        kind, b, e = choose_bank(ref, val, t, low, high)
         if kind == NOTHING:
             break
-        chan[ch, LAST_BANK] = b
+        ref[LAST_BANK] = b
         if kind == done:
             break
         if kind == ROW_COMMAND:
-            issue_row(s, ch, b, s.queue[ch, b, KIND], t)
+            issue_row(ref, val, b, t)
         else:
-            issue_column(s, ch, b, slot, t)
-        candidates(s, ch, b, b)
-        if done != NOTHING or not s.cfg[DUAL_BUS]:
+            issue_column(s, ref, val, b, e, t)
+        settle(ref, val, b)
+        if done != NOTHING or not val[DUAL_BUS]:
             done = kind
             break
         done = kind
-    chan[ch, ISSUE_AT] = all_ready(s, ch, t, low, high)
+    val[ISSUE_AT] = ready_at(ref, val, low, high)
     return done != NOTHING
 
 
 @inlined
-def first_movable(s, ch, pool):
-    """The first transaction of buffer `pool` whose bank queue has room, or -1.
+def first_movable(ref, val, f):
+    """The first transaction of buffer `f` whose bank queue has room, or NONE.
 
     Those before `SCAN` were seen to wait for room; since then, only the queue of bank `FREED` may have got some.
     """
-    fifo = s.fifo
-    cap = s.cfg[BANK_CAP]
-    freed = fifo[ch, pool, FREED]
-    if freed >= 0:
-        if s.queue[ch, freed, LENGTH] < cap:
-            e = fifo[ch, pool, HEAD]
-            while e != fifo[ch, pool, SCAN]:
-                if s.entry[ch, e, E_BANK] == freed:
+    cap = val[BANK_CAP]
+    freed = ref[f + FREED]
+    if freed != NONE:
+        if val[freed + LENGTH] < cap:
+            e = ref[f + FIFO_HEAD]
+            while e != ref[f + SCAN]:
+                if ref[e + E_BANK] == freed:
                     return e
-                e = s.entry[ch, e, E_NEXT]
-        fifo[ch, pool, FREED] = -1
-    e = fifo[ch, pool, SCAN]
-    while e >= 0 and s.queue[ch, s.entry[ch, e, E_BANK], LENGTH] >= cap:
-        e = s.entry[ch, e, E_NEXT]
-    fifo[ch, pool, SCAN] = e
+                e = ref[e + E_NEXT]
+        ref[f + FREED] = NONE
+    e = ref[f + SCAN]
+    while e != NONE and val[ref[e + E_BANK] + LENGTH] >= cap:
+        e = ref[e + E_NEXT]
+    ref[f + SCAN] = e
     return e
 
 
 @inlined
-def append_transaction(s, ch, pool, e):
-    """Append entry `e` to buffer `pool`."""
-    tail = s.fifo[ch, pool, TAIL]
-    s.entry[ch, e, E_NEXT] = -1
-    s.entry[ch, e, E_PREV] = tail
-    if tail >= 0:
-        s.entry[ch, tail, E_NEXT] = e
+def append_transaction(ref, f, e):
+    """Append entry `e` to buffer `f`."""
+    tail = ref[f + FIFO_TAIL]
+    ref[e + E_NEXT] = NONE
+    ref[e + E_PREV] = tail
+    if tail != NONE:
+        ref[tail + E_NEXT] = e
     else:
-        s.fifo[ch, pool, HEAD] = e
-    s.fifo[ch, pool, TAIL] = e
-    if s.fifo[ch, pool, SCAN] < 0:
-        s.fifo[ch, pool, SCAN] = e
+        ref[f + FIFO_HEAD] = e
+    ref[f + FIFO_TAIL] = e
+    if ref[f + SCAN] == NONE:
+        ref[f + SCAN] = e
 
 
 @inlined
-def take_transaction(s, ch, pool, e):
-    """Take entry `e` out of buffer `pool`."""
-    prev = s.entry[ch, e, E_PREV]
-    nxt = s.entry[ch, e, E_NEXT]
-    if prev >= 0:
-        s.entry[ch, prev, E_NEXT] = nxt
+def take_transaction(ref, val, pool, e):
+    """Take entry `e` out of the buffer of `pool`."""
+    f = FIFO + pool * FIFO_STRIDE
+    before = ref[e + E_PREV]
+    after = ref[e + E_NEXT]
+    if before != NONE:
+        ref[before + E_NEXT] = after
     else:
-        s.fifo[ch, pool, HEAD] = nxt
-    if nxt >= 0:
-        s.entry[ch, nxt, E_PREV] = prev
+        ref[f + FIFO_HEAD] = after
+    if after != NONE:
+        ref[after + E_PREV] = before
     else:
-        s.fifo[ch, pool, TAIL] = prev
-    if s.fifo[ch, pool, SCAN] == e:
-        s.fifo[ch, pool, SCAN] = nxt
-    s.chan[ch, LEN_READ + pool] -= 1
+        ref[f + FIFO_TAIL] = before
+    if ref[f + SCAN] == e:
+        ref[f + SCAN] = after
+    val[LEN_READ + pool] -= 1
 
 
 @inlined
-def starts_draining(s, ch):
-    """Whether the writes of channel `ch`, of which none drain, begin to do so."""
-    held = s.chan[ch, LEN_WRITE]
-    low = 0 if s.clock[FLUSH] and s.chan[ch, LEN_READ] == 0 else s.cfg[DRAIN_LOW]
-    return held >= s.cfg[DRAIN_HIGH] or (held > low and s.chan[ch, QUEUED] == 0)
+def starts_draining(val, flush):
+    """Whether the writes of a channel, of which none drain, begin to do so."""
+    held = val[LEN_WRITE]
+    low = 0 if flush and val[LEN_READ] == 0 else val[DRAIN_LOW]
+    return held >= val[DRAIN_HIGH] or (held > low and val[QUEUED] == 0)
 
 
 @inlined
-def move_transaction(s, ch, t):
+def move_transaction(s, ref, val, t):
     """Move the first transaction whose bank queue has room; whether the next clock's move would change anything.
 
     Writes move only while draining: from the clock their buffer is full, or holds more than `DRAIN_LOW` while all bank
     queues are empty, until as many as it then held have moved or one must wait for an older read of the same burst.
     When that read has not moved and no bank queue holds anything, reads move (DRAMsim3 would wait for ever).
     """
-    chan = s.chan
-    unified = s.cfg[UNIFIED]
-    before = chan[ch, DRAINING]
-    if before == 0 and not unified and starts_draining(s, ch):
-        chan[ch, DRAINING] = chan[ch, LEN_WRITE]
-    pool = 1 if chan[ch, DRAINING] > 0 else 0
-    e = first_movable(s, ch, pool)
-    if e >= 0 and s.entry[ch, e, E_WRITE] and not unified:
-        if find_pending(s, ch, s.entry[ch, e, E_BURST], 0) >= 0:
-            chan[ch, DRAINING] = 0
-            e = -1
-            if chan[ch, QUEUED] == 0:
+    unified = val[UNIFIED]
+    before = val[DRAINING]
+    if before == 0 and not unified and starts_draining(val, s.clock[FLUSH]):
+        val[DRAINING] = val[LEN_WRITE]
+    pool = 1 if val[DRAINING] > 0 else 0
+    e = first_movable(ref, val, FIFO + pool * FIFO_STRIDE)
+    if e != NONE and ref[e + E_WRITE] and not unified:
+        if find_pending(ref, val, val[e + E_BURST], 0) != NONE:
+            val[DRAINING] = 0
+            e = NONE
+            if val[QUEUED] == 0:
                 pool = 0
-                e = first_movable(s, ch, pool)
+                e = first_movable(ref, val, FIFO)
         else:
-            chan[ch, DRAINING] -= 1
-    if e >= 0:
-        take_transaction(s, ch, pool, e)
-        b = s.entry[ch, e, E_BANK]
-        if push_entry(s, ch, b, b, e):
-            s.when[ch, b] = bank_ready(s, ch, b)
-            chan[ch, ISSUE_AT] = min(chan[ch, ISSUE_AT], max(t + 1, s.when[ch, b]))
-    elif chan[ch, DRAINING] == before:
+            val[DRAINING] -= 1
+    if e != NONE:
+        take_transaction(ref, val, pool, e)
+        b = ref[e + E_BANK]
+        if push_entry(ref, val, b, b, e):
+            unblock(ref, val, b)
+            time_rank(ref, val, ref[b + RANK])
+            val[ISSUE_AT] = min(val[ISSUE_AT], max(t + 1, val[ref[b + GROUP] + AT]))
+    elif val[DRAINING] == before:
         return False
-    if chan[ch, DRAINING] == 0 and not unified and starts_draining(s, ch):
+    if val[DRAINING] == 0 and not unified and starts_draining(val, s.clock[FLUSH]):
         return True
-    return first_movable(s, ch, 1 if chan[ch, DRAINING] > 0 else 0) >= 0
+    return first_movable(ref, val, FIFO + (FIFO_STRIDE if val[DRAINING] > 0 else 0)) != NONE
 
 
 @inlined
-def tick_bank_queues(s, ch, t):
+def tick_bank_queues(s, ref, val, t):
     """One clock of a controller with per-bank command queues (DRAMsim3)."""
-    chan = s.chan
-    refresh_tick(s, ch, t)
-    wake = chan[ch, REF_NEXT]
-    low = 0
-    high = 0
+    refresh_tick(val, t)
+    wake = val[REF_NEXT]
+    low = NONE
+    high = NONE
     refreshed = NOTHING
-    pending = chan[ch, REF_PENDING]
+    pending = val[REF_PENDING]
     if pending > 0:
-        low, high = refresh_unit(s, ch)
-        r = refresh_bank_queues(s, ch, t)
+        low, high = refresh_unit(ref, val)
+        r = refresh_bank_queues(ref, val, t)
         if r < 0:
             refreshed = ROW_COMMAND
-            if chan[ch, REF_PENDING] < pending:
+            if val[REF_PENDING] < pending:
                 high = low
         else:
             wake = min(wake, r)
-        chan[ch, ISSUE_AT] = t
-    if chan[ch, ISSUE_AT] <= t and (refreshed == NOTHING or s.cfg[DUAL_BUS]):
-        issued = issue_bank_queues(s, ch, t, low, high, refreshed)
+        val[ISSUE_AT] = t
+    if val[ISSUE_AT] <= t and (refreshed == NOTHING or val[DUAL_BUS]):
+        issued = issue_bank_queues(s, ref, val, t, low, high, refreshed)
         if issued and pending > 0:
             wake = t + 1
     elif refreshed != NOTHING:
         wake = t + 1
-    if move_transaction(s, ch, t):
+    if move_transaction(s, ref, val, t):
         return t + 1
-    return max(t + 1, min(wake, chan[ch, ISSUE_AT]))
+    return max(t + 1, min(wake, val[ISSUE_AT]))
 
 
 @inlined
-def write_mode(s, ch):
+def write_mode(val):
     """Whether the controller serves its write buffer now; between the watermarks it keeps what it did."""
-    reads = s.chan[ch, LEN_READ]
-    writes = s.chan[ch, LEN_WRITE]
-    if s.chan[ch, WRITE_MODE] == 0:
-        if writes >= s.cfg[DRAIN_HIGH] or reads == 0:
-            s.chan[ch, WRITE_MODE] = 1
-    elif writes < s.cfg[DRAIN_LOW] and reads != 0:
-        s.chan[ch, WRITE_MODE] = 0
-    return s.chan[ch, WRITE_MODE]
+    if val[WRITE_MODE] == 0:
+        if val[LEN_WRITE] >= val[DRAIN_HIGH] or val[LEN_READ] == 0:
+            val[WRITE_MODE] = 1
+    elif val[LEN_WRITE] < val[DRAIN_LOW] and val[LEN_READ] != 0:
+        val[WRITE_MODE] = 0
+    return val[WRITE_MODE]
 
 
 @inlined
-def pick_active(s, ch, t):
-    """The oldest request whose row was opened for it and that may issue at `t`: (slot or -1, when one could)."""
-    best = -1
+def pick_active(ref, val, t):
+    """The oldest request whose row was opened for it and that may issue at `t`: (entry or NONE, when one could)."""
+    best = NONE
     later = FAR
-    for i in range(s.chan[ch, ACTIVE_N]):
-        e = s.active[ch, i]
-        at = earliest(s, ch, s.entry[ch, e, E_BANK], WR if s.entry[ch, e, E_WRITE] else RD)
+    for i in range(val[ACTIVE_N]):
+        e = ref[ref[ACTIVE] + i]
+        at = earliest(ref, val, ref[e + E_BANK], WR if ref[e + E_WRITE] else RD)
         if at > t:
             later = min(later, at)
-        elif best < 0 or s.entry[ch, e, E_ARRIVE] < s.entry[ch, best, E_ARRIVE]:
+        elif best == NONE or val[e + E_ARRIVE] < val[best + E_ARRIVE]:
             best = e
     return best, later
 
 
 @kernel
-def pick_refresh(s, ch, t):
-    """The pending all-bank refresh's next command, PREA or REF: (command or -1, when it could)."""
-    rank = s.chan[ch, REF_HEAD]
-    if s.rank[ch, rank, OPEN_BANKS] > 0:
-        waiting = s.chan[ch, ACT2_SLOT]
-        opening = waiting >= 0 and s.geom[s.entry[ch, waiting, E_BANK], RANK_OF] == rank
-        if opening or s.rank[ch, rank, RANK_ACTIVE] > 0:
-            return -1, FAR
-        at = earliest_rank(s, ch, rank, PREA)
-        return (PREA, at) if at <= t else (-1, at)
-    at = earliest_rank(s, ch, rank, REF)
-    return (REF, at) if at <= t else (-1, at)
+def pick_refresh(ref, val, t):
+    """The pending all-bank refresh's next command, PREA or REF: (command or NO_COMMAND, when it could)."""
+    r = rank(ref, val[REF_HEAD])
+    cmd = REF
+    if val[r + OPEN_BANKS] > 0:
+        waiting = ref[ACT2_SLOT]
+        if (waiting != NONE and ref[ref[waiting + E_BANK] + RANK] == r) or val[r + RANK_ACTIVE] > 0:
+            return NO_COMMAND, FAR
+        cmd = PREA
+    at = earliest_rank(ref, val, r, cmd)
+    return (cmd, at) if at <= t else (NO_COMMAND, at)
 
 
 @inlined
-def pick_pool(s, ch, t, bus):
-    """The oldest ready command of the buffer in service on `bus`: (command or -1, slot, when one could)."""
-    n = s.cfg[N_BANKS]
-    pool = write_mode(s, ch)
+def pick_pool(ref, val, t, bus):
+    """The oldest ready command of the buffer in service on `bus`: (command or NO_COMMAND, entry, when one could)."""
+    pool = write_mode(val)
     column = WR if pool else RD
-    cmd = -1
-    best = -1
+    cmd = NO_COMMAND
+    best = NONE
     later = FAR
-    act_pending = s.chan[ch, ACT2_SLOT] >= 0
-    for b in range(n):
-        q = pool * n + b
-        if s.queue[ch, q, LENGTH] == 0:
-            continue
-        kind = s.queue[ch, q, KIND]
-        allowed = not act_pending if kind == ACT else s.bank[ch, b, BANK_ACTIVE] == 0
-        if kind >= 0 and bus != COLUMN_BUS and allowed:
-            at = earliest(s, ch, b, kind)
-            e = s.queue[ch, q, HEAD]
-            if at > t:
-                later = min(later, at)
-            elif best < 0 or s.entry[ch, e, E_SEQ] < s.entry[ch, best, E_SEQ]:
-                best, cmd = e, kind
-        e = s.queue[ch, q, HIT_WR if pool else HIT_RD]
-        if e >= 0 and bus != ROW_BUS:
-            at = earliest(s, ch, b, column)
-            if at > t:
-                later = min(later, at)
-            elif best < 0 or s.entry[ch, e, E_SEQ] < s.entry[ch, best, E_SEQ]:
-                best, cmd = e, column
+    act_pending = ref[ACT2_SLOT] != NONE
+    b = ref[BANKS]
+    while b < ref[BANKS_END]:
+        q = ref[b + WRITE_QUEUE] if pool else b
+        if val[q + LENGTH] != 0:
+            kind = ref[q + KIND]
+            allowed = not act_pending if kind == ACT else ref[b + BANK_ACTIVE] == 0
+            if kind != NO_COMMAND and bus != COLUMN_BUS and allowed:
+                at = earliest(ref, val, b, kind)
+                e = ref[q + HEAD]
+                if at > t:
+                    later = min(later, at)
+                elif best == NONE or val[e + E_SEQ] < val[best + E_SEQ]:
+                    best, cmd = e, kind
+            e = ref[q + HIT_WR] if pool else ref[q + HIT_RD]
+            if e != NONE and bus != ROW_BUS:
+                at = earliest(ref, val, b, column)
+                if at > t:
+                    later = min(later, at)
+                elif best == NONE or val[e + E_SEQ] < val[best + E_SEQ]:
+                    best, cmd = e, column
+        b = following(b)
     return cmd, best, later
 
 
 @inlined
-def leave_pool(s, ch, slot, b):
-    """Take `slot` out of its buffer; reads of its burst are no longer forwarded from it."""
-    write = s.entry[ch, slot, E_WRITE]
-    q = write * s.cfg[N_BANKS] + b
-    unlink_entry(s, ch, q, slot)
-    s.chan[ch, LEN_READ + write] -= 1
-    forget(s, ch, slot)
-    s.entry[ch, slot, E_BURST] = -1
+def leave_pool(ref, val, e, b):
+    """Take entry `e` of bank `b` out of its buffer; reads of its burst are no longer forwarded from it."""
+    write = ref[e + E_WRITE]
+    unlink_entry(ref, val, ref[b + WRITE_QUEUE] if write else b, e)
+    val[LEN_READ + write] -= 1
+    forget(ref, val, e)
 
 
 @inlined
-def make_active(s, ch, slot, b):
-    """The row of `slot` is open: it is served before all buffers."""
-    s.active[ch, s.chan[ch, ACTIVE_N]] = slot
-    s.chan[ch, ACTIVE_N] += 1
-    s.bank[ch, b, BANK_ACTIVE] += 1
-    s.rank[ch, s.geom[b, RANK_OF], RANK_ACTIVE] += 1
+def make_active(ref, val, e, b):
+    """The row of entry `e` is open: it is served before all buffers."""
+    ref[ref[ACTIVE] + val[ACTIVE_N]] = e
+    val[ACTIVE_N] += 1
+    ref[b + BANK_ACTIVE] += 1
+    val[ref[b + RANK] + RANK_ACTIVE] += 1
 
 
 @inlined
-def leave_active(s, ch, slot, b):
-    """Take `slot` out of the active list, keeping its order."""
-    n = s.chan[ch, ACTIVE_N] - 1
-    i = 0
-    while s.active[ch, i] != slot:
-        i += 1
-    for k in range(i, n):
-        s.active[ch, k] = s.active[ch, k + 1]
-    s.chan[ch, ACTIVE_N] = n
-    s.bank[ch, b, BANK_ACTIVE] -= 1
-    s.rank[ch, s.geom[b, RANK_OF], RANK_ACTIVE] -= 1
+def leave_active(ref, val, e, b):
+    """Take entry `e` out of the active list, keeping its order."""
+    i = ref[ACTIVE]
+    while ref[i] != e:
+        i = np.uint32(i + 1)
+    val[ACTIVE_N] -= 1
+    while i < ref[ACTIVE] + val[ACTIVE_N]:
+        ref[i] = ref[i + 1]
+        i = np.uint32(i + 1)
+    ref[b + BANK_ACTIVE] -= 1
+    val[ref[b + RANK] + RANK_ACTIVE] -= 1
 
 
 @kernel
-def issue_picked(s, ch, t, where, cmd, slot):
-    """Issue `cmd` for the request in `slot` (or for the pending refresh)."""
+def precharge_rank(ref, val, r, t):
+    """Issue PREA to rank `r`."""
+    constrain(ref, val, ref[r + FIRST], PREA, t)
+    val[C_PRE] += 1
+    b = ref[r + FIRST]
+    while b < ref[r + LAST]:
+        close_row(ref, val, b, t)
+        ref[b + BANK_ACTIVE] = 0
+        all_candidates(ref, val, b)
+        b = following(b)
+
+
+@kernel
+def issue_picked(s, ref, val, t, where, cmd, e):
+    """Issue `cmd` for the request in entry `e` (or for the pending refresh)."""
     if where == IN_REFRESH:
-        rank = s.chan[ch, REF_HEAD]
-        per_rank = s.cfg[N_BANKS] // s.cfg[N_RANKS]
-        first = rank * per_rank
+        r = rank(ref, val[REF_HEAD])
         if cmd == REF:
-            issue_refresh(s, ch, first, REF, t)
-            return
-        constrain(s, ch, first, PREA, t)
-        s.stats[ch, C_PRE] += 1
-        for b in range(first, first + per_rank):
-            close_row(s, ch, b, t)
-            all_candidates(s, ch, b)
+            issue_refresh(ref, val, ref[r + FIRST], t)
+        else:
+            precharge_rank(ref, val, r, t)
         return
-    b = s.entry[ch, slot, E_BANK]
+    b = ref[e + E_BANK]
     if cmd == PRE:
-        s.entry[ch, slot, E_STARTED] = 1
-        precharge(s, ch, b, t)
+        ref[e + E_STARTED] = 1
+        precharge(ref, val, b, t)
+        all_candidates(ref, val, b)
         return
     if cmd == ACT:
-        s.entry[ch, slot, E_STARTED] = 1
-        constrain(s, ch, b, ACT, t)
-        s.stats[ch, C_ACT] += 1
-        leave_pool(s, ch, slot, b)
-        open_row(s, ch, b, ACTIVATING if s.cfg[SPLIT_ACT] else s.entry[ch, slot, E_ROW], t)
-        if s.cfg[SPLIT_ACT]:
-            s.chan[ch, ACT2_SLOT] = slot
-            s.chan[ch, ACT2_DEADLINE] = t + s.cfg[ACT_DEADLINE]
+        ref[e + E_STARTED] = 1
+        constrain(ref, val, b, ACT, t)
+        val[C_ACT] += 1
+        leave_pool(ref, val, e, b)
+        open_row(ref, val, b, ACTIVATING if val[SPLIT_ACT] else val[e + E_ROW], t)
+        if val[SPLIT_ACT]:
+            ref[ACT2_SLOT] = e
+            val[ACT2_DEADLINE] = t + val[ACT_DEADLINE]
         else:
-            make_active(s, ch, slot, b)
-        all_candidates(s, ch, b)
+            make_active(ref, val, e, b)
+        all_candidates(ref, val, b)
         return
-    if s.entry[ch, slot, E_STARTED] == 0:
-        s.stats[ch, C_HIT] += 1
-    constrain(s, ch, b, cmd, t)
+    if ref[e + E_STARTED] == 0:
+        val[C_HIT] += 1
+    constrain(ref, val, b, cmd, t)
     if where == IN_ACTIVE:
-        leave_active(s, ch, slot, b)
+        leave_active(ref, val, e, b)
     else:
-        leave_pool(s, ch, slot, b)
-        all_candidates(s, ch, b)
-    retire(s, ch, slot, t)
+        leave_pool(ref, val, e, b)
+        all_candidates(ref, val, b)
+    retire(s, ref, val, e, t)
 
 
 @inlined
-def pick(s, ch, t, bus):
-    """What the channel would issue on `bus` at `t`: (where, command or -1, slot, when anything could).
+def pick(ref, val, t, bus):
+    """What the channel would issue on `bus` at `t`: (where, command or NO_COMMAND, entry, when anything could).
 
     Requests whose row was opened for them come first, then a pending refresh, then the buffer in service.
     """
     later = FAR
     if bus != ROW_BUS:
-        slot, later = pick_active(s, ch, t)
-        if slot >= 0:
-            return IN_ACTIVE, WR if s.entry[ch, slot, E_WRITE] else RD, slot, t
-    if s.chan[ch, REF_PENDING] > 0:
+        e, later = pick_active(ref, val, t)
+        if e != NONE:
+            return IN_ACTIVE, WR if ref[e + E_WRITE] else RD, e, t
+    if val[REF_PENDING] > 0:
         if bus != COLUMN_BUS:
-            cmd, at = pick_refresh(s, ch, t)
-            if cmd >= 0:
-                return IN_REFRESH, cmd, -1, t
+            cmd, at = pick_refresh(ref, val, t)
+            if cmd != NO_COMMAND:
+                return IN_REFRESH, cmd, NONE, t
             later = min(later, at)
-        return IN_POOL, -1, -1, later
-    cmd, slot, at = pick_pool(s, ch, t, bus)
-    return IN_POOL, cmd, slot, min(later, at)
+        return IN_POOL, NO_COMMAND, NONE, later
+    cmd, e, at = pick_pool(ref, val, t, bus)
+    return IN_POOL, cmd, e, min(later, at)
 
 
 @kernel
-def tick_pools(s, ch, t):
+def tick_pools(s, ref, val, t):
     """One clock of a controller with one read and one write buffer (Ramulator 2.1)."""
-    refresh_tick(s, ch, t)
-    if s.cfg[SPLIT_ACT]:
-        wake = tick_split_activate(s, ch, t)
-        return t + 1 if wake <= t else min(wake, s.chan[ch, REF_NEXT])
-    where, cmd, slot, wake = pick(s, ch, t, COLUMN_BUS if s.cfg[DUAL_BUS] else ANY_BUS)
-    issued = cmd >= 0
+    refresh_tick(val, t)
+    if val[SPLIT_ACT]:
+        wake = tick_split_activate(s, ref, val, t)
+        return t + 1 if wake <= t else min(wake, val[REF_NEXT])
+    where, cmd, e, wake = pick(ref, val, t, COLUMN_BUS if val[DUAL_BUS] else ANY_BUS)
+    issued = cmd != NO_COMMAND
     if issued:
-        issue_picked(s, ch, t, where, cmd, slot)
-    if s.cfg[DUAL_BUS]:
-        where, cmd, slot, at = pick(s, ch, t, ROW_BUS)
+        issue_picked(s, ref, val, t, where, cmd, e)
+    if val[DUAL_BUS]:
+        where, cmd, e, at = pick(ref, val, t, ROW_BUS)
         wake = min(wake, at)
-        if cmd >= 0:
+        if cmd != NO_COMMAND:
             issued = True
-            issue_picked(s, ch, t, where, cmd, slot)
-    return t + 1 if issued else min(wake, s.chan[ch, REF_NEXT])
+            issue_picked(s, ref, val, t, where, cmd, e)
+    return t + 1 if issued else min(wake, val[REF_NEXT])
 
 
 @kernel
-def second_activate(s, ch):
+def second_activate(ref, val):
     """Issue the second half of a split activate: the row is open now."""
-    slot = s.chan[ch, ACT2_SLOT]
-    b = s.entry[ch, slot, E_BANK]
-    s.bank[ch, b, OPEN_ROW] = s.entry[ch, slot, E_ROW]
-    s.chan[ch, ACT2_SLOT] = -1
-    make_active(s, ch, slot, b)
-    all_candidates(s, ch, b)
+    e = ref[ACT2_SLOT]
+    b = ref[e + E_BANK]
+    val[b + OPEN_ROW] = val[e + E_ROW]
+    ref[ACT2_SLOT] = NONE
+    make_active(ref, val, e, b)
+    all_candidates(ref, val, b)
 
 
 @kernel
-def tick_split_activate(s, ch, t):
+def tick_split_activate(s, ref, val, t):
     """LPDDR5: an activate is two commands, and a column command needs a running data clock (CAS before it if not)."""
-    slot = s.chan[ch, CAS_SLOT]
-    if slot >= 0:
-        write = s.entry[ch, slot, E_WRITE]
+    e = ref[CAS_SLOT]
+    if e != NONE:
+        write = ref[e + E_WRITE]
         cmd = WR if write else RD
-        at = earliest(s, ch, s.entry[ch, slot, E_BANK], cmd)
+        at = earliest(ref, val, ref[e + E_BANK], cmd)
         if at > t:
             return at
-        s.chan[ch, CAS_SLOT] = -1
-        s.chan[ch, WCK_UNTIL] = max(s.chan[ch, WCK_UNTIL], t + s.cfg[WCK_WRITE if write else WCK_READ])
+        ref[CAS_SLOT] = NONE
+        val[WCK_UNTIL] = max(val[WCK_UNTIL], t + val[WCK_WRITE if write else WCK_READ])
         where = IN_POOL
-        for i in range(s.chan[ch, ACTIVE_N]):
-            if s.active[ch, i] == slot:
+        for i in range(val[ACTIVE_N]):
+            if ref[ref[ACTIVE] + i] == e:
                 where = IN_ACTIVE
-        issue_picked(s, ch, t, where, cmd, slot)
+        issue_picked(s, ref, val, t, where, cmd, e)
         return t
-    waiting = s.chan[ch, ACT2_SLOT] >= 0
-    if waiting and s.chan[ch, ACT2_DEADLINE] <= t:
-        second_activate(s, ch)
+    waiting = ref[ACT2_SLOT] != NONE
+    if waiting and val[ACT2_DEADLINE] <= t:
+        second_activate(ref, val)
         return t
-    where, cmd, slot, later = pick(s, ch, t, ANY_BUS)
-    if cmd < 0:
+    where, cmd, e, later = pick(ref, val, t, ANY_BUS)
+    if cmd == NO_COMMAND:
         if waiting:
-            second_activate(s, ch)
+            second_activate(ref, val)
             return t
         return later
     if cmd in (RD, WR):
-        if t >= s.chan[ch, WCK_UNTIL]:
-            if waiting and s.chan[ch, ACT2_DEADLINE] <= t + 1:
-                second_activate(s, ch)
+        if t >= val[WCK_UNTIL]:
+            if waiting and val[ACT2_DEADLINE] <= t + 1:
+                second_activate(ref, val)
             else:
-                s.chan[ch, CAS_SLOT] = slot
-                s.stats[ch, C_CAS] += 1
+                ref[CAS_SLOT] = e
+                val[C_CAS] += 1
             return t
-        s.chan[ch, WCK_UNTIL] = max(s.chan[ch, WCK_UNTIL], t + s.cfg[WCK_WRITE if cmd == WR else WCK_READ])
-    issue_picked(s, ch, t, where, cmd, slot)
+        val[WCK_UNTIL] = max(val[WCK_UNTIL], t + val[WCK_WRITE if cmd == WR else WCK_READ])
+    issue_picked(s, ref, val, t, where, cmd, e)
     return t

@@ -22,12 +22,14 @@ from npusim.engine._dram_state import (
     E_WRITE,
     E_XFER,
     FAR,
-    FREE_N,
+    FREE,
     LEFT,
     N_DONE,
     NOW,
-    RANK_OF,
+    RANK,
+    RANKS,
     READ_LATENCY,
+    STRIDE,
     UNISSUED,
     WRITE_LATENCY,
     X_DONE,
@@ -112,22 +114,23 @@ def flush(w, bus):
 def look(s, w, t):
     """Note what every channel did in clock `t`; False when a channel issued two column commands."""
     buses, burst = w.scalars[0], w.scalars[1]
-    for ch in range(s.stats.shape[0]):
-        columns = s.stats[ch, C_RD] + s.stats[ch, C_WR]
-        refreshes = s.stats[ch, C_REF] + s.stats[ch, C_REFB]
+    for ch in range(s.val.shape[0]):
+        ref, val = s.ref[ch], s.val[ch]
+        columns = val[C_RD] + val[C_WR]
+        refreshes = val[C_REF] + val[C_REFB]
         if columns > w.seen[ch, 0] + 1:
             return False
         if columns > w.seen[ch, 0]:
-            e = s.free[ch, s.chan[ch, FREE_N] - 1]
-            write = s.entry[ch, e, E_WRITE]
+            e = ref[FREE]
+            write = ref[e + E_WRITE]
             end = t + (s.cfg[WRITE_LATENCY] if write else s.cfg[READ_LATENCY])
-            x = owner(w, s.entry[ch, e, E_XFER], s.entry[ch, e, E_ARRIVE])
-            bus = ch * buses + (s.geom[s.entry[ch, e, E_BANK], RANK_OF] if buses > 1 else 0)
+            x = owner(w, ref[e + E_XFER], val[e + E_ARRIVE])
+            bus = ch * buses + ((np.int64(ref[ref[e + E_BANK] + RANK]) - ref[RANKS]) // STRIDE if buses > 1 else 0)
             if w.shown[x]:
                 note(w, bus, WRITE if write else READ, x, end - burst, end)
         if refreshes > w.seen[ch, 1]:
             # Behind the buses of data, one row per channel; no transfer owns it: 0 stands for "open".
-            note(w, s.stats.shape[0] * buses + ch, REFRESH, 0, t, t + w.scalars[2])
+            note(w, s.val.shape[0] * buses + ch, REFRESH, 0, t, t + w.scalars[2])
         w.seen[ch, 0], w.seen[ch, 1] = columns, refreshes
     return True
 
@@ -135,7 +138,7 @@ def look(s, w, t):
 @kernel
 def watch(s, w):
     """Go on until the log is full or every burst has reached the device; returns FULL, ENDED or UNCLEAR."""
-    most = w.log.shape[0] - w.open_.shape[0] - 2 * s.stats.shape[0]
+    most = w.log.shape[0] - w.open_.shape[0] - 2 * s.val.shape[0]
     while True:
         i = w.cursor[SENT]
         until = w.at[i] if i < w.at.size else FAR - 1

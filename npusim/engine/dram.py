@@ -15,7 +15,10 @@ from npusim.engine import _dram_kernels as kernels
 from npusim.engine import _dram_state as st
 from npusim.errors import ConfigError
 
-COMMANDS = ("ACT", "PRE", "RD", "WR", "REF", "REFB", "PREA", "RDA", "WRA")
+# The number by which the kernels know a command: a controller that precharges with reads and writes, or refreshes single
+# banks, issues no others.
+COMMANDS = {"ACT": st.ACT, "PRE": st.PRE, "RD": st.RD, "WR": st.WR, "REF": st.REF, "REFB": st.REF, "PREA": st.PREA,
+            "RDA": st.RD, "WRA": st.WR}  # fmt: skip
 SCOPES = ("bank", "group", "rank", "other_rank", "other_bank")
 FIELDS = ("channel", "rank", "group", "bank", "row", "column")
 POLICIES = ("bank_queues", "pools", "bank_machines")
@@ -148,8 +151,8 @@ class DramConfig:
         for f in set(FIELDS):
             if sum(1 for g, b in self.address_map if g == f and b) > 2:
                 bad.append(f"address_map: field {f} is in more than two pieces")
-        d = self.delays()[0]
-        trc, tras, trp = d[st.ACT, st.ACT], d[st.ACT, st.PRE], d[st.PRE, st.ACT]
+        d = self.delays()
+        trc, tras, trp = (d.get(("bank", *pair), 0) for pair in (("ACT", "ACT"), ("ACT", "PRE"), ("PRE", "ACT")))
         if 0 < trc < tras + trp - 1 and tras > 0 and trp > 0:
             bad.append(f"tRC = {trc} is less than tRAS = {tras} + tRP = {trp}")
         bad += [
@@ -161,12 +164,12 @@ class DramConfig:
             bad.append(f"policy.kind = {self.policy.kind!r}; known: {', '.join(POLICIES)}")
         return bad
 
-    def delays(self) -> np.ndarray:
-        """(scope, before, after) earliest distances; `NEVER` where nothing is constrained."""
-        table = np.full((len(SCOPES), st.N_CMD, st.N_CMD), st.NEVER, np.int64)
+    def delays(self) -> dict[tuple[str, str, str], int]:
+        """(scope, before, after) -> earliest distance, where anything is constrained."""
+        table: dict[tuple[str, str, str], int] = {}
         for c in self.constraints:
-            at = SCOPES.index(c.scope), COMMANDS.index(c.before), COMMANDS.index(c.after)
-            table[at] = max(table[at], c.cycles)
+            key = c.scope, c.before, c.after
+            table[key] = max(table.get(key, c.cycles), c.cycles)
         return table
 
     def issued(self) -> tuple[str, ...]:
@@ -177,24 +180,16 @@ class DramConfig:
         return ("ACT", "PRE", refresh, *(("RDA", "WRA") if self.policy.close_page else ("RD", "WR")))
 
     def rules(self) -> np.ndarray:
-        """`delays` as lists of what each command forbids, int64 [before, rule, 3]: scope, after, cycles.
+        """What each command of the kernels forbids: cycles, int64 [before, scope, after]; `NEVER` where it does not.
 
-        Left out: commands that are not issued, and what a wider scope forbids for as long. REF and PREA hold for ranks.
+        Left out: commands that are not issued, and the own bank and group of REF and PREA, which hold for ranks.
         """
-        table, issued = self.delays(), [COMMANDS.index(name) for name in self.issued()]
-        lists: list[list[tuple[int, int, int]]] = [[] for _ in COMMANDS]
-        for before in issued:
-            scopes = range(st.SAME_RANK if before in (st.REF, st.PREA) else st.SAME_BANK, len(SCOPES))
-            for scope in scopes:
-                wider = [w for w in scopes if scope < w < st.OTHER_RANK]
-                for after in issued:
-                    cycles = table[scope, before, after]
-                    if cycles > max((table[w, before, after] for w in wider), default=st.NEVER):
-                        lists[before].append((scope, after, cycles))
-        found = np.full((len(COMMANDS), max(map(len, lists)) + 1, 3), st.NO_RULE, np.int64)
-        for before, rules in enumerate(lists):
-            found[before, : len(rules)] = np.array(rules, np.int64).reshape(-1, 3)
-        return found
+        table = np.full((st.N_CMD, len(SCOPES), st.N_CMD), st.NEVER, np.int64)
+        for (scope, before, after), cycles in self.delays().items():
+            whole = before in ("REF", "PREA") and scope in ("bank", "group")
+            if {before, after} <= set(self.issued()) and not whole:
+                table[COMMANDS[before], SCOPES.index(scope), COMMANDS[after]] = cycles
+        return table
 
     def map_table(self) -> np.ndarray:
         """The address map as the kernel reads it."""
@@ -279,7 +274,7 @@ class Dram:
         """Counters and energy up to the current clock."""
         s = self.state
         cycles = int(s.clock[st.NOW])
-        total = s.stats.sum(axis=0)
+        total = s.val.sum(axis=0)
         names = {"ACT": st.C_ACT, "PRE": st.C_PRE, "RD": st.C_RD, "WR": st.C_WR, "REF": st.C_REF, "REFB": st.C_REFB}
         counts = {n: int(total[i]) for n, i in names.items()}
         reads = int(total[st.C_READS])
@@ -340,7 +335,7 @@ def _cfg(config: DramConfig) -> np.ndarray:
     cfg[st.DUAL_BUS] = p.dual_bus
     cfg[st.LENGTH_COLUMN] = cfg[st.LENGTH_ROW :] = 1
     for name, cycles in p.command_cycles:
-        cfg[st.LENGTH_ROW + COMMANDS.index(name)] = cycles
+        cfg[st.LENGTH_ROW + COMMANDS[name]] = cycles
         if name == "RD":
             cfg[st.LENGTH_COLUMN] = cycles
     return cfg
@@ -348,50 +343,66 @@ def _cfg(config: DramConfig) -> np.ndarray:
 
 def allocate(config: DramConfig, requesters: int, outstanding: int, per_clock: int, transfers: int) -> st.DramState:
     """Fresh state of `config`: all banks closed, clock 0."""
-    cfg = _cfg(config)
-    n_ch, n_bank, n_rank = config.channels, config.banks, config.ranks
-    pools = int(cfg[st.N_POOLS])
-    p = config.policy
-    slots = p.read_entries + p.write_entries + n_bank * (p.bank_entries + 1) + n_bank + 256
-
-    def ints(*shape: int, fill: int = 0) -> np.ndarray:
-        return np.full(shape, fill, np.int64)
-
-    n_group = n_rank * config.groups
-    bank = np.arange(n_bank)
-    geom = np.zeros((n_bank, 4), np.uint32)
-    geom[:, st.RANK_OF] = bank // (n_bank // n_rank)
-    geom[:, st.SAME_BANK] = bank
-    geom[:, st.SAME_GROUP] = n_bank + bank // config.banks_per_group
-    geom[:, st.SAME_RANK] = n_bank + n_group + geom[:, st.RANK_OF]
-    chan = ints(n_ch, st.N_CHAN)
-    chan[:, st.REF_NEXT] = config.refresh.first if config.refresh.interval else st.FAR
-    chan[:, st.NEXT] = chan[:, st.REF_NEXT]
-    chan[:, st.ISSUE_AT] = st.FAR
-    chan[:, st.FREE_N] = slots
-    chan[:, st.ACT2_SLOT] = chan[:, st.CAS_SLOT] = -1
-    acts = ints(n_ch, n_rank, max(config.faw_window, 1) + 1, fill=st.NEVER)
-    acts[:, :, -1] = 0
-    queue = ints(n_ch, pools * n_bank, st.N_QUEUE, fill=-1)
-    queue[:, :, st.LENGTH] = queue[:, :, st.WRITES] = 0
-    banks = ints(n_ch, n_bank, st.N_BANK)
-    banks[:, :, st.OPEN_ROW] = st.CLOSED
-    agent = ints(requesters, st.N_AGENT)
+    policy, n_ch = config.policy, config.channels
+    slots = policy.read_entries + policy.write_entries + config.banks * (policy.bank_entries + 2) + 256
+    ref, val = _channel(config, slots)
+    agent = np.zeros((requesters, st.N_AGENT), np.int64)
     agent[:, st.A_HEAD] = agent[:, st.A_TAIL] = -1
     agent[:, st.A_LIMIT] = outstanding
     agent[:, st.A_PER_CLOCK] = per_clock
-    clock = ints(st.N_CLOCK)
-    clock[st.WAKE] = chan[:, st.NEXT].min()
+    clock = np.zeros(st.N_CLOCK, np.int64)
+    clock[st.WAKE] = val[st.NEXT]
     clock[st.OFFER_AT] = st.FAR
-    in_flight = (config.read_latency + config.write_latency + 4) * (n_ch + p.per_clock) + slots * n_ch
+    in_flight = (config.read_latency + config.write_latency + 4) * (n_ch + policy.per_clock) + slots * n_ch
     return st.DramState(
-        cfg=cfg, amap=config.map_table(), rules=config.rules(), geom=geom, chan=chan,
-        ready=ints(n_ch, n_bank + n_group + n_rank, st.N_CMD, fill=st.NEVER),
-        acts=acts, rank=ints(n_ch, n_rank, st.N_RANK), bank=banks, queue=queue,
-        when=ints(n_ch, pools * n_bank, fill=st.FAR), entry=ints(n_ch, slots, st.N_ENTRY, fill=-1),
-        free=np.tile(np.arange(slots, dtype=np.int64), (n_ch, 1)),
-        fifo=ints(n_ch, 2, st.N_FIFO, fill=-1), active=ints(n_ch, n_bank + 1),
-        bucket=ints(n_ch, st.HASH_MASK + 1, fill=-1), xfer=ints(transfers, st.N_XFER_COLS), agent=agent,
-        ring=ints(3, in_flight, 2), ring_at=ints(3, 2), clock=clock, done=ints(transfers),
-        stats=ints(n_ch, st.N_COUNT), lists=ints(0), segments=ints(0, 4),
+        cfg=val[: st.N_CFG].copy(), amap=config.map_table(), ref=np.tile(ref, (n_ch, 1)), val=np.tile(val, (n_ch, 1)),
+        xfer=np.zeros((transfers, st.N_XFER_COLS), np.int64), agent=agent, ring=np.zeros((3, in_flight, 2), np.int64),
+        ring_at=np.zeros((3, 2), np.int64), clock=clock, done=np.zeros(transfers, np.int64),
+        lists=np.zeros(0, np.int64), segments=np.zeros((0, 4), np.int64),
     )  # fmt: skip
+
+
+def _channel(config: DramConfig, slots: int) -> tuple[np.ndarray, np.ndarray]:
+    """`ref` and `val` of a channel with room for `slots` bursts; see `_dram_state`."""
+    n_rank, n_group, n_bank = config.ranks, config.ranks * config.groups, config.banks
+    pools, window = 2 if config.policy.split_pools else 1, max(config.faw_window, 1)
+    sizes = (n_rank, n_group, n_bank, (pools - 1) * n_bank)
+    starts = np.cumsum([st.RECORDS, *(n * st.STRIDE for n in sizes), n_bank + 1, n_rank * window, slots * st.ENTRY])
+    ranks, groups, banks, queues = (start + np.arange(n) * st.STRIDE for start, n in zip(starts, sizes, strict=False))
+    active, rings = starts[4], starts[5] + np.arange(n_rank) * window
+    entries = starts[6] + np.arange(slots) * st.ENTRY
+    ref, val = np.zeros(starts[7], np.uint32), np.zeros(starts[7], np.int64)
+
+    val[: st.N_CFG] = _cfg(config)
+    val[st.FIRST_BANK] = ref[st.BANKS] = ref[st.LAST_BANK] = starts[2]
+    ref[st.RANKS], ref[st.RANKS_END], ref[st.BANKS_END] = starts[0], starts[1], starts[3]
+    rules = config.rules()
+    before, scope, after = np.indices(rules.shape)
+    val[st.RULES + before * st.RULE_COMMAND + scope * st.RULE_SCOPE + after] = rules
+    val[st.OTHER_RANKS] = (rules[:, st.OTHER_RANK] > st.NEVER).any()
+    val[st.NEXT] = val[st.REF_NEXT] = config.refresh.first if config.refresh.interval else st.FAR
+    val[st.ISSUE_AT] = st.FAR
+
+    units = np.concatenate([ranks, groups, banks])
+    val[units[:, None] + np.arange(st.N_CMD)] = st.NEVER
+    for records, inner in ((ranks, banks), (groups, banks), (ranks, groups)):
+        each = inner.size // records.size * st.STRIDE
+        first, last = (st.FIRST, st.LAST) if inner is banks else (st.FIRST_GROUP, st.LAST_GROUP)
+        ref[records + first] = inner[0] + np.arange(records.size) * each
+        ref[records + last] = ref[records + first] + each
+    val[np.concatenate([ranks, groups]) + st.AT] = st.FAR
+    val[groups[:, None] + st.LEAST + np.arange(st.REF)] = st.FAR
+    ref[ranks + st.RING] = rings
+    val[rings[0] : rings[0] + n_rank * window] = st.NEVER
+    val[banks + st.OPEN_ROW] = st.CLOSED
+    val[banks[:, None] + st.BLOCKED + np.arange(st.REF)] = st.FAR
+    ref[banks + st.GROUP] = np.repeat(groups, n_bank // n_group)
+    ref[banks + st.RANK] = np.repeat(ranks, n_bank // n_rank)
+    ref[banks + st.WRITE_QUEUE] = queues if pools > 1 else banks
+    ref[np.concatenate([banks, queues]) + st.KIND] = st.NO_COMMAND
+    ref[st.ACTIVE] = active
+
+    # The free entries, the one with the highest handle first.
+    ref[st.FREE], val[st.FREE_N] = entries[-1], slots
+    ref[entries[1:] + st.E_NEXT] = entries[:-1]
+    return ref, val

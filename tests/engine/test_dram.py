@@ -51,6 +51,28 @@ def test_every_command_is_issued_by_some_controller() -> None:
     assert {c for config in controllers("ddr4-3200") for c in config.issued()} == set(COMMANDS)
 
 
+class Channel:
+    """The first channel of a fresh memory system, banks by their number."""
+
+    def __init__(self, config: DramConfig) -> None:
+        state = Dram(config).state
+        self.ref, self.val = state.ref[0], state.val[0]
+
+    def issue(self, bank: int, command: str, at: int) -> None:
+        st.constrain(self.ref, self.val, st.bank(self.ref, bank), COMMANDS[command], at)
+
+    def earliest(self, bank: int, command: str) -> int:
+        return int(st.earliest(self.ref, self.val, st.bank(self.ref, bank), COMMANDS[command]))
+
+    def refresh(self, bank: int, at: int) -> None:
+        st.issue_refresh(self.ref, self.val, st.bank(self.ref, bank), at)
+
+    def next_to_refresh(self) -> range:
+        unit = st.refresh_unit(self.ref, self.val)
+        first, last = ((int(b) - int(self.ref[st.BANKS])) // st.STRIDE for b in unit)
+        return range(first, last)
+
+
 @pytest.mark.parametrize("config", [c for name in standards() for c in controllers(name)])
 def test_every_constraint_is_legal_at_t_and_not_before(config: DramConfig) -> None:
     table = config.delays()
@@ -60,22 +82,21 @@ def test_every_constraint_is_legal_at_t_and_not_before(config: DramConfig) -> No
             continue
         if (c.scope == "group" and config.banks_per_group == 1) or (c.scope == "rank" and config.groups == 1):
             continue
-        s = Dram(config).state
-        b, a = COMMANDS.index(c.before), COMMANDS.index(c.after)
-        st.constrain(s, 0, 0, b, 1000)
+        channel = Channel(config)
+        channel.issue(0, c.before, 1000)
         # A pair that shares a bank also shares its group and rank, so the longest of these holds.
         scopes = [x for x in wider.get(c.scope, (c.scope,)) if "rank" in x or c.before not in ("REF", "PREA")]
-        want = 1000 + max(int(table[("bank", "group", "rank", "other_rank").index(x), b, a]) for x in scopes)
-        assert st.earliest(s, 0, banks_of(config, c.scope), a) == want, c
+        want = 1000 + max(table.get((x, c.before, c.after), st.NEVER) for x in scopes)
+        assert channel.earliest(banks_of(config, c.scope), c.after) == want, c
 
 
 def test_fifth_activate_waits_for_the_window() -> None:
     # Five activates to five groups, 4 clocks apart (tRRD_S): the fifth waits for 34 clocks (tFAW) after the first.
     config = load_standard("ddr4-3200")
-    s = Dram(config).state
+    channel = Channel(config)
     for i, bank in enumerate((0, 4, 8, 12)):
-        st.constrain(s, 0, bank, st.ACT, 100 + 4 * i)
-    assert st.earliest(s, 0, 1, st.ACT) == 134
+        channel.issue(bank, "ACT", 100 + 4 * i)
+    assert channel.earliest(1, "ACT") == 134
     assert config.faw == 34
 
 
@@ -114,9 +135,9 @@ def _stream(order: str) -> list[tuple[int, int]]:
 def test_write_to_read_turnaround_separates_the_directions() -> None:
     # Same row. WR at 23; RD no earlier than WR + CWL 16 + burst 4 + tWTR_L 12 = 55 (one bank group).
     config = replace(quiet(load_standard("ddr4-3200", "ramulator-like", address_map="co-bg-ba-ro")))
-    s = Dram(config).state
-    st.constrain(s, 0, 0, st.WR, 23)
-    assert st.earliest(s, 0, 0, st.RD) == 55
+    channel = Channel(config)
+    channel.issue(0, "WR", 23)
+    assert channel.earliest(0, "RD") == 55
 
 
 def test_refresh_closes_rows_and_is_counted() -> None:
@@ -141,18 +162,17 @@ def test_a_per_bank_refresh_of_dramsim3_holds_back_the_other_banks_only(tmp_path
     text = (DATA / "configs" / "ddr4_3200_col.ini").read_text()
     path = tmp_path / "bank.ini"
     path.write_text(text.replace("RANK_LEVEL_STAGGERED", "BANK_LEVEL_STAGGERED"))
-    s = Dram(read_dramsim3(path)).state
+    channel = Channel(read_dramsim3(path))
     order = []
     for _ in range(6):
-        b, after = st.refresh_unit(s, 0)
-        assert after == b + 1
-        order.append(b)
-        st.issue_refresh(s, 0, b, st.REFB, 100)
+        (bank,) = channel.next_to_refresh()
+        order.append(bank)
+        channel.refresh(bank, 100)
     assert order == [0, 4, 8, 12, 1, 5]
-    fresh = Dram(read_dramsim3(path)).state
-    st.issue_refresh(fresh, 0, 0, st.REFB, 100)
-    assert st.earliest(fresh, 0, 0, st.ACT) <= 100
-    assert [st.earliest(fresh, 0, b, st.ACT) for b in (1, 4, 15)] == [660, 660, 660]
+    fresh = Channel(read_dramsim3(path))
+    fresh.refresh(0, 100)
+    assert fresh.earliest(0, "ACT") <= 100
+    assert [fresh.earliest(bank, "ACT") for bank in (1, 4, 15)] == [660, 660, 660]
 
 
 def test_outstanding_limit_serialises_a_requester() -> None:
