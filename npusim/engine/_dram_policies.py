@@ -85,6 +85,7 @@ from npusim.engine._dram_state import (
     REF_NEXT,
     REF_PENDING,
     SCAN,
+    SOONEST,
     SPLIT_ACT,
     UNIFIED,
     WCK_READ,
@@ -128,23 +129,24 @@ def precharge(ref, val, b, t):
 
 
 @inlined
-def time_group(ref, val, g):
-    """Bring up to date when the candidates of group `g` could issue, as far as its banks decide it."""
-    act = FAR
-    pre = FAR
-    rd = FAR
-    wr = FAR
-    b = ref[g + FIRST]
-    while b < ref[g + LAST]:
-        act = min(act, max(val[b + ACT], val[b + BLOCKED + ACT]))
-        pre = min(pre, max(val[b + PRE], val[b + BLOCKED + PRE]))
-        rd = min(rd, max(val[b + RD], val[b + BLOCKED + RD]))
-        wr = min(wr, max(val[b + WR], val[b + BLOCKED + WR]))
-        b = following(b)
-    val[g + LEAST + ACT] = act
-    val[g + LEAST + PRE] = pre
-    val[g + LEAST + RD] = rd
-    val[g + LEAST + WR] = wr
+def time_bank(ref, val, b, cmd):
+    """Bring up to date when a bank of the group of `b`, which has changed, could take `cmd` as far as banks decide it."""
+    g = ref[b + GROUP]
+    at = max(val[b + cmd], val[b + BLOCKED + cmd])
+    if at <= val[g + LEAST + cmd]:
+        val[g + LEAST + cmd] = at
+        ref[g + SOONEST + cmd] = b
+    elif ref[g + SOONEST + cmd] == b:
+        soonest = b
+        other = ref[g + FIRST]
+        while other < ref[g + LAST]:
+            its = max(val[other + cmd], val[other + BLOCKED + cmd])
+            if its < at:
+                at = its
+                soonest = other
+            other = following(other)
+        val[g + LEAST + cmd] = at
+        ref[g + SOONEST + cmd] = soonest
 
 
 @inlined
@@ -167,6 +169,15 @@ def time_rank(ref, val, r):
 
 
 @inlined
+def time_ranks(ref, val):
+    """`time_rank` of all."""
+    r = ref[RANKS]
+    while r < ref[RANKS_END]:
+        time_rank(ref, val, r)
+        r = following(r)
+
+
+@inlined
 def unblock(ref, val, b):
     """Bring up to date what follows from the candidates of bank `b`."""
     kind = ref[b + KIND]
@@ -174,7 +185,8 @@ def unblock(ref, val, b):
     val[b + BLOCKED + PRE] = NEVER if kind == PRE else FAR
     val[b + BLOCKED + RD] = NEVER if ref[b + HIT_RD] != NONE else FAR
     val[b + BLOCKED + WR] = NEVER if ref[b + HIT_WR] != NONE else FAR
-    time_group(ref, val, ref[b + GROUP])
+    for cmd in range(REF):
+        time_bank(ref, val, b, cmd)
 
 
 @kernel
@@ -183,10 +195,7 @@ def settle(ref, val, b):
     candidates(ref, val, b, b)
     unblock(ref, val, b)
     if val[OTHER_RANKS]:
-        r = ref[RANKS]
-        while r < ref[RANKS_END]:
-            time_rank(ref, val, r)
-            r = following(r)
+        time_ranks(ref, val)
     else:
         time_rank(ref, val, ref[b + RANK])
 
@@ -194,14 +203,12 @@ def settle(ref, val, b):
 @kernel
 def settle_all(ref, val):
     """A refresh was issued: bring up to date when any bank could issue."""
-    r = ref[RANKS]
-    while r < ref[RANKS_END]:
-        g = ref[r + FIRST_GROUP]
-        while g < ref[r + LAST_GROUP]:
-            time_group(ref, val, g)
-            g = following(g)
-        time_rank(ref, val, r)
-        r = following(r)
+    b = ref[BANKS]
+    while b < ref[BANKS_END]:
+        for cmd in range(REF):
+            time_bank(ref, val, b, cmd)
+        b = following(b)
+    time_ranks(ref, val)
 
 
 @kernel

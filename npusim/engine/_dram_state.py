@@ -93,6 +93,7 @@ IDLE_SINCE, IDLE_CLOCKS = 13, 14  # of a rank
 # ref
 HEAD, TAIL, KIND, HIT_RD, HIT_WR, BANK_ACTIVE, WRITE_QUEUE = range(7)  # of a bank or queue
 GROUP, RANK = 7, 8  # of a bank
+SOONEST = 0  # of a group, command by command: a bank that `LEAST` is of
 FIRST, LAST, FIRST_GROUP, LAST_GROUP, RING, RING_PLACE = range(
     9, 15
 )  # of a group or rank: its banks, groups, activates
