@@ -60,8 +60,9 @@ CHANNEL, RANK_FIELD, GROUP_FIELD, BANK_FIELD, ROW_FIELD, COLUMN_FIELD = range(6)
 ) = range(40)  # fmt: skip
 # LENGTH_ROW + command: clocks on the command bus of a row command.
 N_CFG = LENGTH_ROW + N_CMD
-# what issuing a command forbids: clocks, by command, scope, command after it;
-RULES, RULE_SCOPE, RULE_COMMAND = 64, 8, 40
+# what issuing a command forbids: a list for the units of the bank, for other ranks, for other banks of the rank. `ref` of a
+# list is its end; then come its rules: clocks in `val`, the unit's column in `ref` of the bank, the command after it.
+RULES, RULE_LIST, RULE_COMMAND, RULE_AFTER = 64, 40, 120, 20
 # scalars,
 (
     NEXT, DRAINING, QUEUED, LEN_READ, LEN_WRITE, FREE_N, REF_NEXT, REF_PENDING, REF_HEAD, ACTIVE_N, WRITE_MODE,
@@ -78,8 +79,8 @@ FREE, LAST_BANK, ACT2_SLOT, CAS_SLOT, RANKS, RANKS_END, BANKS, BANKS_END, ACTIVE
 FIFO, FIFO_STRIDE = 16, 4
 FIFO_HEAD, FIFO_TAIL, SCAN, FREED = range(4)
 # First of the linked lists of entries whose burst can be asked for, by hashed burst number.
-BUCKET, HASH_MASK = 32, 1023
-RECORDS = max(BUCKET + HASH_MASK + 1, STATS + 12)
+BUCKET, HASH_MASK = STATS + 12, 1023
+RECORDS = BUCKET + HASH_MASK + 1
 
 # Units and queues: val. The first columns are the commands' earliest clocks.
 STRIDE = 16
@@ -92,7 +93,7 @@ LENGTH, WRITES = 12, 13  # of a queue
 IDLE_SINCE, IDLE_CLOCKS = 13, 14  # of a rank
 # ref
 HEAD, TAIL, KIND, HIT_RD, HIT_WR, BANK_ACTIVE, WRITE_QUEUE = range(7)  # of a bank or queue
-GROUP, RANK = 7, 8  # of a bank
+SELF, GROUP, RANK = 7, 8, 9  # of a bank: its units
 SOONEST = 0  # of a group, command by command: a bank that `LEAST` is of
 FIRST, LAST, FIRST_GROUP, LAST_GROUP, RING, RING_PLACE = range(
     9, 15
@@ -183,32 +184,33 @@ def earliest_rank(ref, val, r, cmd):
 
 
 @inlined
-def forbid(val, unit, rules, t):
-    """`unit` takes no command earlier than `rules` after clock `t`."""
-    for cmd in range(N_CMD):
-        val[unit + cmd] = max(val[unit + cmd], t + val[rules + cmd])
+def forbid_others(ref, val, rules, own, first, last, t):
+    """Book the list `rules` for the units in [first, last) but `own`."""
+    i = np.uint32(rules + 1)
+    while i < ref[rules]:
+        unit = first
+        while unit < last:
+            if unit != own:
+                at = unit + ref[i + RULE_AFTER]
+                val[at] = max(val[at], t + val[i])
+            unit = following(unit)
+        i = np.uint32(i + 1)
 
 
 @inlined
 def constrain(ref, val, b, cmd, t):
     """Book what issuing `cmd` to bank `b` at clock `t` forbids."""
-    rules = RULES + cmd * RULE_COMMAND
+    rules = np.uint32(RULES + cmd * RULE_COMMAND)
+    i = np.uint32(rules + 1)
+    while i < ref[rules]:
+        at = ref[b + ref[i]] + ref[i + RULE_AFTER]
+        val[at] = max(val[at], t + val[i])
+        i = np.uint32(i + 1)
     r = ref[b + RANK]
-    forbid(val, b, rules + SAME_BANK * RULE_SCOPE, t)
-    forbid(val, ref[b + GROUP], rules + SAME_GROUP * RULE_SCOPE, t)
-    forbid(val, r, rules + SAME_RANK * RULE_SCOPE, t)
     if val[OTHER_RANKS]:
-        other = ref[RANKS]
-        while other < ref[RANKS_END]:
-            if other != r:
-                forbid(val, other, rules + OTHER_RANK * RULE_SCOPE, t)
-            other = following(other)
+        forbid_others(ref, val, np.uint32(rules + RULE_LIST), r, ref[RANKS], ref[RANKS_END], t)
     if cmd == REF and val[REF_PER_BANK]:
-        other = ref[r + FIRST]
-        while other < ref[r + LAST]:
-            if other != b:
-                forbid(val, other, rules + OTHER_BANK * RULE_SCOPE, t)
-            other = following(other)
+        forbid_others(ref, val, np.uint32(rules + 2 * RULE_LIST), b, ref[r + FIRST], ref[r + LAST], t)
     if cmd == ACT and val[FAW_WINDOW] > 0:
         place = ref[r + RING_PLACE]
         val[ref[r + RING] + place] = t

@@ -179,17 +179,21 @@ class DramConfig:
         refresh = "REFB" if self.refresh.per_bank else "REF"
         return ("ACT", "PRE", refresh, *(("RDA", "WRA") if self.policy.close_page else ("RD", "WR")))
 
-    def rules(self) -> np.ndarray:
-        """What each command of the kernels forbids: cycles, int64 [before, scope, after]; `NEVER` where it does not.
+    def rules(self) -> list[tuple[int, int, int, int]]:
+        """What each command of the kernels forbids: (command, scope, command after it, cycles).
 
-        Left out: commands that are not issued, and the own bank and group of REF and PREA, which hold for ranks.
+        Left out: commands that are not issued, the own bank and group of REF and PREA, which hold for ranks, and what a
+        wider scope forbids for as long.
         """
-        table = np.full((st.N_CMD, len(SCOPES), st.N_CMD), st.NEVER, np.int64)
-        for (scope, before, after), cycles in self.delays().items():
+        delays, issued = self.delays(), self.issued()
+        found = []
+        for (scope, before, after), cycles in delays.items():
             whole = before in ("REF", "PREA") and scope in ("bank", "group")
-            if {before, after} <= set(self.issued()) and not whole:
-                table[COMMANDS[before], SCOPES.index(scope), COMMANDS[after]] = cycles
-        return table
+            wider = {"bank": ("group", "rank"), "group": ("rank",)}.get(scope, ())
+            longest = max((delays.get((w, before, after), st.NEVER) for w in wider), default=st.NEVER)
+            if before in issued and after in issued and not whole and cycles > longest:
+                found.append((COMMANDS[before], SCOPES.index(scope), COMMANDS[after], cycles))
+        return found
 
     def map_table(self) -> np.ndarray:
         """The address map as the kernel reads it."""
@@ -376,10 +380,14 @@ def _channel(config: DramConfig, slots: int) -> tuple[np.ndarray, np.ndarray]:
     val[: st.N_CFG] = _cfg(config)
     val[st.FIRST_BANK] = ref[st.BANKS] = ref[st.LAST_BANK] = starts[2]
     ref[st.RANKS], ref[st.RANKS_END], ref[st.BANKS_END] = starts[0], starts[1], starts[3]
-    rules = config.rules()
-    before, scope, after = np.indices(rules.shape)
-    val[st.RULES + before * st.RULE_COMMAND + scope * st.RULE_SCOPE + after] = rules
-    val[st.OTHER_RANKS] = (rules[:, st.OTHER_RANK] > st.NEVER).any()
+    lists = st.RULES + np.arange(st.N_CMD)[:, None] * st.RULE_COMMAND + np.arange(3) * st.RULE_LIST
+    ref[lists] = lists + 1
+    for before, scope, after, cycles in config.rules():
+        rules = lists[before, max(scope - st.SAME_RANK, 0)]
+        end = ref[rules]
+        ref[end], ref[end + st.RULE_AFTER], val[end] = (st.SELF, st.GROUP, st.RANK, 0, 0)[scope], after, cycles
+        ref[rules] = end + 1
+        val[st.OTHER_RANKS] |= scope == st.OTHER_RANK
     val[st.NEXT] = val[st.REF_NEXT] = config.refresh.first if config.refresh.interval else st.FAR
     val[st.ISSUE_AT] = st.FAR
 
@@ -396,6 +404,7 @@ def _channel(config: DramConfig, slots: int) -> tuple[np.ndarray, np.ndarray]:
     val[rings[0] : rings[0] + n_rank * window] = st.NEVER
     val[banks + st.OPEN_ROW] = st.CLOSED
     val[banks[:, None] + st.BLOCKED + np.arange(st.REF)] = st.FAR
+    ref[banks + st.SELF] = banks
     ref[banks + st.GROUP] = np.repeat(groups, n_bank // n_group)
     ref[banks + st.RANK] = np.repeat(ranks, n_bank // n_rank)
     ref[banks + st.WRITE_QUEUE] = queues if pools > 1 else banks
