@@ -45,10 +45,8 @@ from npusim.engine._dram_state import (
     E_BANK,
     E_SHADOW,
     FAR,
-    FIFO,
     FIFO_CAP_READ,
     FIFO_CAP_WRITE,
-    FIFO_STRIDE,
     FIRST_BANK,
     FLUSH,
     FORWARD,
@@ -273,7 +271,7 @@ def accept(s, ref, val, a, t):
     remember(ref, val, e)
     pool = pool_of(val, write)
     if val[POLICY] == POLICY_BANK_QUEUES:
-        append_transaction(ref, FIFO + pool * FIFO_STRIDE, e)
+        append_transaction(ref, val, pool, e)
     else:
         b = ref[e + E_BANK]
         push_entry(ref, val, ref[b + WRITE_QUEUE] if pool and val[N_POOLS] > 1 else b, b, e)

@@ -54,6 +54,7 @@ from npusim.engine._dram_state import (
     FREED,
     GROUP,
     HEAD,
+    HELD,
     HIT_RD,
     HIT_WR,
     HITS,
@@ -347,15 +348,16 @@ def issue_bank_queues(s, ref, val, t, low, high, done):
 
 
 @inlined
-def first_movable(ref, val, f):
-    """The first transaction of buffer `f` whose bank queue has room, or NONE.
+def first_movable(ref, val, pool):
+    """The first transaction of the buffer of `pool` whose bank queue has room, or NONE.
 
     Those before `SCAN` were seen to wait for room; since then, only the queue of bank `FREED` may have got some.
     """
+    f = FIFO + pool * FIFO_STRIDE
     cap = val[BANK_CAP]
     freed = ref[f + FREED]
     if freed != NONE:
-        if val[freed + LENGTH] < cap:
+        if val[freed + HELD + pool] > 0 and val[freed + LENGTH] < cap:
             e = ref[f + FIFO_HEAD]
             while e != ref[f + SCAN]:
                 if ref[e + E_BANK] == freed:
@@ -370,8 +372,9 @@ def first_movable(ref, val, f):
 
 
 @inlined
-def append_transaction(ref, f, e):
-    """Append entry `e` to buffer `f`."""
+def append_transaction(ref, val, pool, e):
+    """Append entry `e` to the buffer of `pool`."""
+    f = FIFO + pool * FIFO_STRIDE
     tail = ref[f + FIFO_TAIL]
     ref[e + E_NEXT] = NONE
     ref[e + E_PREV] = tail
@@ -382,6 +385,7 @@ def append_transaction(ref, f, e):
     ref[f + FIFO_TAIL] = e
     if ref[f + SCAN] == NONE:
         ref[f + SCAN] = e
+    val[ref[e + E_BANK] + HELD + pool] += 1
 
 
 @inlined
@@ -400,6 +404,7 @@ def take_transaction(ref, val, pool, e):
         ref[f + FIFO_TAIL] = before
     if ref[f + SCAN] == e:
         ref[f + SCAN] = after
+    val[ref[e + E_BANK] + HELD + pool] -= 1
     val[LEN_READ + pool] -= 1
 
 
@@ -424,14 +429,14 @@ def move_transaction(s, ref, val, t):
     if before == 0 and not unified and starts_draining(val, s.clock[FLUSH]):
         val[DRAINING] = val[LEN_WRITE]
     pool = 1 if val[DRAINING] > 0 else 0
-    e = first_movable(ref, val, FIFO + pool * FIFO_STRIDE)
+    e = first_movable(ref, val, pool)
     if e != NONE and ref[e + E_WRITE] and not unified:
         if find_pending(ref, val, val[e + E_BURST], 0) != NONE:
             val[DRAINING] = 0
             e = NONE
             if val[QUEUED] == 0:
                 pool = 0
-                e = first_movable(ref, val, FIFO)
+                e = first_movable(ref, val, pool)
         else:
             val[DRAINING] -= 1
     if e != NONE:
@@ -445,7 +450,7 @@ def move_transaction(s, ref, val, t):
         return False
     if val[DRAINING] == 0 and not unified and starts_draining(val, s.clock[FLUSH]):
         return True
-    return first_movable(ref, val, FIFO + (FIFO_STRIDE if val[DRAINING] > 0 else 0)) != NONE
+    return first_movable(ref, val, 1 if val[DRAINING] > 0 else 0) != NONE
 
 
 @inlined

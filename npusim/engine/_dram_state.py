@@ -90,6 +90,7 @@ OPEN_BANKS, RANK_ACTIVE = 6, 7  # of a rank
 BLOCKED = LEAST = 8
 AT = 12  # of a group or rank: first clock at which any of its candidates could issue
 LENGTH, WRITES = 12, 13  # of a queue
+HELD = 14  # of a bank: its reads, and its writes, that wait in the buffers before the queues
 IDLE_SINCE, IDLE_CLOCKS = 13, 14  # of a rank
 # ref
 HEAD, TAIL, KIND, HIT_RD, HIT_WR, BANK_ACTIVE, WRITE_QUEUE = range(7)  # of a bank or queue
