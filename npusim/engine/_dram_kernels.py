@@ -8,17 +8,19 @@ including `until`, so a transfer submitted at `until` takes part in that clock.
 
 from __future__ import annotations
 
+import numpy as np
+
 from npusim.engine._dram_machines import (
     tick_bank_machines,
 )
 from npusim.engine._dram_policies import (
     append_transaction,
+    moves,
     tick_bank_queues,
     tick_pools,
 )
 from npusim.engine._dram_state import (
     A_BANK,
-    A_BLOCKED,
     A_BURST,
     A_CH,
     A_HEAD,
@@ -29,18 +31,22 @@ from npusim.engine._dram_state import (
     A_ROW,
     A_SENT,
     A_TAIL,
+    A_TURN,
     A_VALID,
     A_WRITE,
     ACCEPT_LATENCY,
+    AGENT,
     BANK_CAP,
     BANK_FIELD,
     BANKS_PER_GROUP,
+    BLOCKED,
     BURST_BITS,
     C_FORWARDED,
     C_LATENCY,
     C_MERGED,
     C_READS,
     CHANNEL,
+    COLUMN_BITS,
     DONE_AT_ACCEPT,
     E_BANK,
     E_SHADOW,
@@ -83,6 +89,7 @@ from npusim.engine._dram_state import (
     RANKS,
     RANKS_END,
     RING_ACCEPT,
+    RING_AT,
     ROOM,
     ROOM_BOTH,
     ROOM_OWN,
@@ -136,39 +143,41 @@ def field(s, f, burst):
 
 
 @inlined
-def decode(s, a, burst, write):
-    """Place `burst` at the head of agent `a`."""
+def place(s, a, burst, write):
+    """Place `burst` at the head of agent `a`; where the last one lay in the same piece of a row, so does this."""
     agent = s.agent
-    agent[a, A_BURST] = burst
-    agent[a, A_WRITE] = write
-    agent[a, A_CH] = field(s, CHANNEL, burst)
-    group = field(s, RANK_FIELD, burst) * s.cfg[N_GROUPS] + field(s, GROUP_FIELD, burst)
-    number = group * s.cfg[BANKS_PER_GROUP] + field(s, BANK_FIELD, burst)
-    agent[a, A_BANK] = s.cfg[FIRST_BANK] + number * STRIDE
-    agent[a, A_ROW] = field(s, ROW_FIELD, burst)
-    agent[a, A_VALID] = 1
+    moved = (agent[a + A_BURST] ^ burst) >> s.cfg[COLUMN_BITS]
+    agent[a + A_BURST] = burst
+    agent[a + A_WRITE] = write
+    agent[a + A_VALID] = 1
+    if moved:
+        agent[a + A_CH] = field(s, CHANNEL, burst)
+        group = field(s, RANK_FIELD, burst) * s.cfg[N_GROUPS] + field(s, GROUP_FIELD, burst)
+        number = group * s.cfg[BANKS_PER_GROUP] + field(s, BANK_FIELD, burst)
+        agent[a + A_BANK] = s.cfg[FIRST_BANK] + number * STRIDE
+        agent[a + A_ROW] = field(s, ROW_FIELD, burst)
 
 
 @inlined
 def load_head(s, a):
-    """Decode the next burst of agent `a`, if it has one."""
-    s.agent[a, A_VALID] = 0
-    x = s.agent[a, A_HEAD]
+    """Place the next burst of agent `a`, if it has one."""
+    x = s.agent[a + A_HEAD]
     if x < 0:
+        s.agent[a + A_VALID] = 0
         return
-    c = s.xfer[x]
+    c = s.xfer[np.uint32(x)]
     if c[X_LIST] >= 0:
         v = s.lists[c[X_CUR]]
-        decode(s, a, v >> 1, v & 1)
+        place(s, a, v >> 1, v & 1)
     else:
-        decode(s, a, c[X_CUR], c[X_WRITE])
-    s.agent[a, A_ORDER] = c[X_ORDER]
+        place(s, a, c[X_CUR], c[X_WRITE])
+    s.agent[a + A_ORDER] = c[X_ORDER]
 
 
 @inlined
 def step_head(s, a):
     """The head burst of agent `a` was accepted: go to the next burst, row or transfer."""
-    x = s.agent[a, A_HEAD]
+    x = s.agent[a + A_HEAD]
     c = s.xfer[x]
     c[X_CUR] += 1
     if c[X_CUR] >= c[X_END]:
@@ -179,9 +188,9 @@ def step_head(s, a):
         elif c[X_SEGMENT] + 1 < c[X_SEGMENTS_END]:
             start_segment(s, x, c[X_SEGMENT] + 1)
         else:
-            s.agent[a, A_HEAD] = c[X_NEXT]
+            s.agent[a + A_HEAD] = c[X_NEXT]
             if c[X_NEXT] < 0:
-                s.agent[a, A_TAIL] = -1
+                s.agent[a + A_TAIL] = -1
     load_head(s, a)
 
 
@@ -208,10 +217,10 @@ def start_segment(s, x, g):
 @kernel
 def merge(s, ref, val, a, t):
     """Serve the head burst of agent `a` from pending ones (forwarded read, merged write or read); whether it was."""
-    write = s.agent[a, A_WRITE]
-    burst = s.agent[a, A_BURST]
+    write = s.agent[a + A_WRITE]
+    burst = s.agent[a + A_BURST]
     if find_pending(ref, val, burst, 1) != NONE:
-        complete(s, RING_ACCEPT, t + val[ACCEPT_LATENCY], s.agent[a, A_HEAD])
+        complete(s, RING_ACCEPT, t + val[ACCEPT_LATENCY], s.agent[a + A_HEAD])
         s.clock[UNISSUED] -= 1
         val[C_MERGED if write else C_FORWARDED] += 1
         if not write:
@@ -258,7 +267,7 @@ def has_room(ref, val, write):
 @inlined
 def accept(s, ref, val, a, t):
     """Offer the head burst of agent `a` to its channel at clock `t`; whether it was taken."""
-    write = s.agent[a, A_WRITE]
+    write = s.agent[a + A_WRITE]
     if val[FORWARD] == FORWARD_BEFORE_ROOM and merge(s, ref, val, a, t):
         return True
     if not has_room(ref, val, write):
@@ -272,13 +281,15 @@ def accept(s, ref, val, a, t):
     pool = pool_of(val, write)
     if val[POLICY] == POLICY_BANK_QUEUES:
         append_transaction(ref, val, pool, e)
+        if moves(ref, val, pool, e, s.clock[FLUSH]):
+            val[NEXT] = min(val[NEXT], t)
     else:
         b = ref[e + E_BANK]
         push_entry(ref, val, ref[b + WRITE_QUEUE] if pool and val[N_POOLS] > 1 else b, b, e)
+        val[LEN_READ + pool] += 1
         ref[LAST_BANK] = b
-    val[LEN_READ + pool] += 1
     if write and val[WRITE_DONE] == DONE_AT_ACCEPT:
-        complete(s, RING_ACCEPT, t + val[ACCEPT_LATENCY], s.agent[a, A_HEAD])
+        complete(s, RING_ACCEPT, t + val[ACCEPT_LATENCY], s.agent[a + A_HEAD])
     return True
 
 
@@ -289,46 +300,54 @@ def inject(s, t):
     Returns whether any could go on in the next clock by itself, and whether any waits for room.
     """
     agent = s.agent
-    n = agent.shape[0]
-    for a in range(n):
-        agent[a, A_SENT] = 0
-        agent[a, A_BLOCKED] = 0
-    sent = 0
-    total = s.cfg[PER_CLOCK]
-    while sent < total:
-        best = -1
-        for a in range(n):
-            if agent[a, A_VALID] and not agent[a, A_BLOCKED] and agent[a, A_SENT] < agent[a, A_PER_CLOCK]:
-                if agent[a, A_OUT] >= agent[a, A_LIMIT]:
-                    continue
-                if best < 0 or agent[a, A_ORDER] < agent[best, A_ORDER]:
-                    best = a
-        if best < 0:
+    end = np.uint32(agent.size)
+    a = NONE
+    while a < end:
+        ready = agent[a + A_VALID] and agent[a + A_OUT] < agent[a + A_LIMIT]
+        agent[a + A_TURN] = agent[a + A_ORDER] if ready else FAR
+        agent[a + A_SENT] = 0
+        a = np.uint32(a + AGENT)
+    left = s.cfg[PER_CLOCK]
+    while left > 0:
+        best = end
+        turn = FAR
+        a = NONE
+        while a < end:
+            if agent[a + A_TURN] < turn:
+                turn = agent[a + A_TURN]
+                best = a
+            a = np.uint32(a + AGENT)
+        if best == end:
             break
-        ch = agent[best, A_CH]
-        val = s.val[ch]
-        if accept(s, s.ref[ch], val, best, t):
-            agent[best, A_SENT] += 1
-            agent[best, A_OUT] += 1
-            sent += 1
-            val[NEXT] = min(val[NEXT], t)
+        ch = np.uint32(agent[best + A_CH])
+        if accept(s, s.ref[ch], s.val[ch], best, t):
+            left -= 1
+            agent[best + A_SENT] += 1
+            if s.cfg[POLICY] != POLICY_BANK_QUEUES:
+                s.val[ch, NEXT] = min(s.val[ch, NEXT], t)
+            agent[best + A_OUT] += 1
             step_head(s, best)
+            ready = agent[best + A_VALID] and agent[best + A_OUT] < agent[best + A_LIMIT]
+            ready = ready and agent[best + A_SENT] < agent[best + A_PER_CLOCK]
+            agent[best + A_TURN] = agent[best + A_ORDER] if ready else FAR
         else:
-            agent[best, A_BLOCKED] = 1
+            agent[best + A_TURN] = BLOCKED
     more = False
     blocked = False
     flush = 1
-    for a in range(n):
-        if agent[a, A_VALID]:
+    a = NONE
+    while a < end:
+        if agent[a + A_VALID]:
             flush = 0
-            if agent[a, A_BLOCKED]:
+            if agent[a + A_TURN] == BLOCKED:
                 blocked = True
-            elif agent[a, A_OUT] < agent[a, A_LIMIT]:
-                ch = agent[a, A_CH]
-                if s.cfg[FORWARD] == FORWARD_BEFORE_ROOM or has_room(s.ref[ch], s.val[ch], agent[a, A_WRITE]):
+            elif agent[a + A_OUT] < agent[a + A_LIMIT]:
+                ch = np.uint32(agent[a + A_CH])
+                if s.cfg[FORWARD] == FORWARD_BEFORE_ROOM or has_room(s.ref[ch], s.val[ch], agent[a + A_WRITE]):
                     more = True
                 else:
                     blocked = True
+        a = np.uint32(a + AGENT)
     if flush and not s.clock[FLUSH]:
         for ch in range(s.cfg[N_CHANNELS]):
             s.val[ch, NEXT] = min(s.val[ch, NEXT], t)
@@ -389,24 +408,27 @@ def offer(s, at):
 @inlined
 def pop_completions(s, at):
     """Report the completions of clock `at`; whether a transfer finished."""
+    agent = s.agent
     finished = False
     for k in range(3):
         i = s.ring_at[k, 0]
         while i != s.ring_at[k, 1] and s.ring[k, i, 0] <= at:
-            x = s.ring[k, i, 1]
+            x = np.uint32(s.ring[k, i, 1])
             i = i + 1 if i + 1 < s.ring.shape[1] else 0
-            a = s.xfer[x, X_AGENT]
-            if s.agent[a, A_OUT] == s.agent[a, A_LIMIT]:
+            c = s.xfer[x]
+            a = np.uint32(c[X_AGENT])
+            if agent[a + A_OUT] == agent[a + A_LIMIT] and agent[a + A_VALID]:
                 offer(s, at)
-            s.agent[a, A_OUT] -= 1
+            agent[a + A_OUT] -= 1
             s.clock[LEFT] -= 1
-            s.xfer[x, X_LEFT] -= 1
-            if s.xfer[x, X_LEFT] == 0:
-                s.xfer[x, X_DONE] = at
+            c[X_LEFT] -= 1
+            if c[X_LEFT] == 0:
+                c[X_DONE] = at
                 s.done[s.clock[N_DONE]] = x
                 s.clock[N_DONE] += 1
                 finished = True
         s.ring_at[k, 0] = i
+    s.clock[RING_AT] = ring_time(s)
     return finished
 
 
@@ -478,27 +500,28 @@ def submit_list(s, agent, order, first, n):
 def enqueue(s, x, agent, order, total):
     """Append transfer `x` of `total` bursts to the queue of `agent`."""
     c = s.xfer[x]
-    c[X_AGENT] = agent
+    a = np.uint32(agent * AGENT)
+    c[X_AGENT] = a
     c[X_LEFT] = total
     c[X_DONE] = -1
     c[X_NEXT] = -1
     c[X_ORDER] = order
     s.clock[LEFT] += total
     s.clock[UNISSUED] += total
-    tail = s.agent[agent, A_TAIL]
-    s.agent[agent, A_TAIL] = x
+    tail = s.agent[a + A_TAIL]
+    s.agent[a + A_TAIL] = x
     if tail >= 0:
         s.xfer[tail, X_NEXT] = x
     else:
-        s.agent[agent, A_HEAD] = x
-        load_head(s, agent)
+        s.agent[a + A_HEAD] = x
+        load_head(s, a)
     offer(s, s.clock[NOW])
 
 
 @kernel
 def next_event(s):
     """The next clock at which the model does anything by itself: nothing completes before it."""
-    return min(max(s.clock[NOW], s.clock[WAKE]), ring_time(s))
+    return min(max(s.clock[NOW], s.clock[WAKE]), s.clock[RING_AT])
 
 
 @kernel
@@ -511,7 +534,7 @@ def run(s, until, stop, drained):
     clock = s.clock
     while True:
         t = clock[WAKE]
-        r = ring_time(s)
+        r = clock[RING_AT]
         if r <= t and r <= until:
             finished = pop_completions(s, r)
             if drained or (finished and stop):

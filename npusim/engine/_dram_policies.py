@@ -22,7 +22,6 @@ from npusim.engine._dram_state import (
     BANK_CAP,
     BANKS,
     BANKS_END,
-    BLOCKED,
     C_ACT,
     C_CAS,
     C_HIT,
@@ -37,6 +36,7 @@ from npusim.engine._dram_state import (
     E_ARRIVE,
     E_BANK,
     E_BURST,
+    E_LATER,
     E_NEXT,
     E_PREV,
     E_ROW,
@@ -54,7 +54,7 @@ from npusim.engine._dram_state import (
     FREED,
     GROUP,
     HEAD,
-    HELD,
+    HINDERED,
     HIT_RD,
     HIT_WR,
     HITS,
@@ -68,8 +68,10 @@ from npusim.engine._dram_state import (
     LEN_WRITE,
     LENGTH,
     NEVER,
+    NEWEST,
     NO_COMMAND,
     NONE,
+    OLDEST,
     OPEN_BANKS,
     OPEN_ROW,
     OTHER_RANKS,
@@ -86,6 +88,7 @@ from npusim.engine._dram_state import (
     REF_NEXT,
     REF_PENDING,
     SCAN,
+    SEQ,
     SOONEST,
     SPLIT_ACT,
     UNIFIED,
@@ -133,7 +136,7 @@ def precharge(ref, val, b, t):
 def time_bank(ref, val, b, cmd):
     """Bring up to date when a bank of the group of `b`, which has changed, could take `cmd` as far as banks decide it."""
     g = ref[b + GROUP]
-    at = max(val[b + cmd], val[b + BLOCKED + cmd])
+    at = max(val[b + cmd], val[b + HINDERED + cmd])
     if at <= val[g + LEAST + cmd]:
         val[g + LEAST + cmd] = at
         ref[g + SOONEST + cmd] = b
@@ -141,7 +144,7 @@ def time_bank(ref, val, b, cmd):
         soonest = b
         other = ref[g + FIRST]
         while other < ref[g + LAST]:
-            its = max(val[other + cmd], val[other + BLOCKED + cmd])
+            its = max(val[other + cmd], val[other + HINDERED + cmd])
             if its < at:
                 at = its
                 soonest = other
@@ -182,10 +185,10 @@ def time_ranks(ref, val):
 def unblock(ref, val, b):
     """Bring up to date what follows from the candidates of bank `b`."""
     kind = ref[b + KIND]
-    val[b + BLOCKED + ACT] = NEVER if kind == ACT else FAR
-    val[b + BLOCKED + PRE] = NEVER if kind == PRE else FAR
-    val[b + BLOCKED + RD] = NEVER if ref[b + HIT_RD] != NONE else FAR
-    val[b + BLOCKED + WR] = NEVER if ref[b + HIT_WR] != NONE else FAR
+    val[b + HINDERED + ACT] = NEVER if kind == ACT else FAR
+    val[b + HINDERED + PRE] = NEVER if kind == PRE else FAR
+    val[b + HINDERED + RD] = NEVER if ref[b + HIT_RD] != NONE else FAR
+    val[b + HINDERED + WR] = NEVER if ref[b + HIT_WR] != NONE else FAR
     for cmd in range(REF):
         time_bank(ref, val, b, cmd)
 
@@ -284,7 +287,7 @@ def ready_at(ref, val, low, high):
     while b < ref[BANKS_END]:
         if b < low or b >= high:
             for cmd in range(REF):
-                at = min(at, max(val[b + BLOCKED + cmd], earliest(ref, val, b, cmd)))
+                at = min(at, max(val[b + HINDERED + cmd], earliest(ref, val, b, cmd)))
         b = following(b)
     return at
 
@@ -355,16 +358,14 @@ def first_movable(ref, val, pool):
     """
     f = FIFO + pool * FIFO_STRIDE
     cap = val[BANK_CAP]
+    scan = ref[f + SCAN]
     freed = ref[f + FREED]
     if freed != NONE:
-        if val[freed + HELD + pool] > 0 and val[freed + LENGTH] < cap:
-            e = ref[f + FIFO_HEAD]
-            while e != ref[f + SCAN]:
-                if ref[e + E_BANK] == freed:
-                    return e
-                e = ref[e + E_NEXT]
+        e = ref[freed + OLDEST + pool]
+        if e != NONE and val[freed + LENGTH] < cap and (scan == NONE or val[e + E_SEQ] < val[scan + E_SEQ]):
+            return e
         ref[f + FREED] = NONE
-    e = ref[f + SCAN]
+    e = scan
     while e != NONE and val[ref[e + E_BANK] + LENGTH] >= cap:
         e = ref[e + E_NEXT]
     ref[f + SCAN] = e
@@ -385,12 +386,22 @@ def append_transaction(ref, val, pool, e):
     ref[f + FIFO_TAIL] = e
     if ref[f + SCAN] == NONE:
         ref[f + SCAN] = e
-    val[ref[e + E_BANK] + HELD + pool] += 1
+    b = ref[e + E_BANK]
+    ref[e + E_LATER] = NONE
+    newest = ref[b + NEWEST + pool]
+    if newest != NONE:
+        ref[newest + E_LATER] = e
+    else:
+        ref[b + OLDEST + pool] = e
+    ref[b + NEWEST + pool] = e
+    val[e + E_SEQ] = val[SEQ]
+    val[SEQ] += 1
+    val[LEN_READ + pool] += 1
 
 
 @inlined
 def take_transaction(ref, val, pool, e):
-    """Take entry `e` out of the buffer of `pool`."""
+    """Take entry `e`, the oldest of its bank, out of the buffer of `pool`."""
     f = FIFO + pool * FIFO_STRIDE
     before = ref[e + E_PREV]
     after = ref[e + E_NEXT]
@@ -404,7 +415,10 @@ def take_transaction(ref, val, pool, e):
         ref[f + FIFO_TAIL] = before
     if ref[f + SCAN] == e:
         ref[f + SCAN] = after
-    val[ref[e + E_BANK] + HELD + pool] -= 1
+    b = ref[e + E_BANK]
+    ref[b + OLDEST + pool] = ref[e + E_LATER]
+    if ref[e + E_LATER] == NONE:
+        ref[b + NEWEST + pool] = NONE
     val[LEN_READ + pool] -= 1
 
 
@@ -414,6 +428,15 @@ def starts_draining(val, flush):
     held = val[LEN_WRITE]
     low = 0 if flush and val[LEN_READ] == 0 else val[DRAIN_LOW]
     return held >= val[DRAIN_HIGH] or (held > low and val[QUEUED] == 0)
+
+
+@inlined
+def moves(ref, val, pool, e, flush):
+    """Whether entry `e`, just appended to the buffer of `pool`, gives `move_transaction` something to do."""
+    draining = val[DRAINING] > 0
+    if pool and not draining and starts_draining(val, flush):
+        return True
+    return pool == draining and val[ref[e + E_BANK] + LENGTH] < val[BANK_CAP]
 
 
 @inlined

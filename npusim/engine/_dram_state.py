@@ -56,8 +56,8 @@ CHANNEL, RANK_FIELD, GROUP_FIELD, BANK_FIELD, ROW_FIELD, COLUMN_FIELD = range(6)
     UNIFIED, CLOSE_PAGE, DUAL_BUS, SPLIT_ACT, ACT_DEADLINE, WCK_READ, WCK_WRITE, REF_INTERVAL, REF_BATCH,
     REF_PER_BANK, READ_LATENCY, WRITE_LATENCY, ACCEPT_LATENCY, WRITE_DONE, FORWARD, MERGE_READS, PER_CLOCK, FAW_DELAY,
     FAW_WINDOW, BURST_BITS, N_CHANNELS, N_RANKS, N_GROUPS, N_BANKS, REF_ALL_RANKS, ROOM, BANKS_PER_GROUP, LENGTH_COLUMN,
-    OTHER_RANKS, FIRST_BANK, LENGTH_ROW,
-) = range(40)  # fmt: skip
+    OTHER_RANKS, FIRST_BANK, COLUMN_BITS, LENGTH_ROW,
+) = range(41)  # fmt: skip
 # LENGTH_ROW + command: clocks on the command bus of a row command.
 N_CFG = LENGTH_ROW + N_CMD
 # what issuing a command forbids: a list for the units of the bank, for other ranks, for other banks of the rank. `ref` of a
@@ -87,14 +87,14 @@ STRIDE = 16
 OPEN_ROW, HITS = 6, 7  # of a bank
 OPEN_BANKS, RANK_ACTIVE = 6, 7  # of a rank
 # Of a bank, command by command: FAR when it is no candidate, else NEVER; of a group: first clock of any bank's candidate.
-BLOCKED = LEAST = 8
+HINDERED = LEAST = 8
 AT = 12  # of a group or rank: first clock at which any of its candidates could issue
 LENGTH, WRITES = 12, 13  # of a queue
-HELD = 14  # of a bank: its reads, and its writes, that wait in the buffers before the queues
 IDLE_SINCE, IDLE_CLOCKS = 13, 14  # of a rank
 # ref
 HEAD, TAIL, KIND, HIT_RD, HIT_WR, BANK_ACTIVE, WRITE_QUEUE = range(7)  # of a bank or queue
 SELF, GROUP, RANK = 7, 8, 9  # of a bank: its units
+OLDEST, NEWEST = 10, 12  # of a bank: its transactions in the buffer of reads, and the next column: of writes
 SOONEST = 0  # of a group, command by command: a bank that `LEAST` is of
 FIRST, LAST, FIRST_GROUP, LAST_GROUP, RING, RING_PLACE = range(
     9, 15
@@ -103,6 +103,7 @@ FIRST, LAST, FIRST_GROUP, LAST_GROUP, RING, RING_PLACE = range(
 ENTRY = 8
 E_ROW, E_SEQ, E_ARRIVE, E_BURST = range(4)
 E_NEXT, E_PREV, E_LINK, E_SHADOW, E_BANK, E_WRITE, E_XFER, E_STARTED = range(8)
+E_LATER = E_STARTED  # bank queues: the next transaction of the same bank in its buffer
 
 POLICY_BANK_QUEUES, POLICY_POOLS, POLICY_BANK_MACHINES = range(3)
 # What must have room for a new request: its own buffer, both, the bank of the request before it, one shared buffer.
@@ -120,15 +121,15 @@ N_XFER_COLS = 15
 # segments
 G_ADDR, G_BYTES, G_ROWS, G_STRIDE = range(4)
 # agent
+# A_TURN: its place in program order when it may offer a burst in this clock, `FAR` when not, `BLOCKED` for want of room.
 (
-    A_HEAD, A_TAIL, A_OUT, A_LIMIT, A_PER_CLOCK, A_VALID, A_CH, A_BANK, A_ROW, A_WRITE, A_BURST, A_BLOCKED,
-    A_SENT, A_ORDER,
+    A_HEAD, A_TAIL, A_OUT, A_LIMIT, A_PER_CLOCK, A_VALID, A_CH, A_BANK, A_ROW, A_WRITE, A_BURST, A_TURN, A_SENT, A_ORDER,
 ) = range(14)  # fmt: skip
-N_AGENT = 14
+AGENT, BLOCKED = 16, FAR + 1
 # clock
-# OFFER_AT: next clock at which requesters offer bursts; WAITING: whether any waits for room.
-NOW, WAKE, N_DONE, LEFT, N_XFER, UNISSUED, FLUSH, OFFER_AT, WAITING = range(9)
-N_CLOCK = 9
+# OFFER_AT: next clock at which requesters offer bursts; WAITING: whether any waits for room; RING_AT: next completion.
+NOW, WAKE, N_DONE, LEFT, N_XFER, UNISSUED, FLUSH, OFFER_AT, WAITING, RING_AT = range(10)
+N_CLOCK = 10
 RING_READ, RING_ACCEPT, RING_WRITE = range(3)
 
 
@@ -359,12 +360,13 @@ def new_entry(s, ref, val, a, t):
         return e
     ref[FREE] = ref[e + E_NEXT]
     val[FREE_N] -= 1
-    val[e + E_ROW] = s.agent[a, A_ROW]
+    agent = s.agent
+    val[e + E_ROW] = agent[a + A_ROW]
     val[e + E_ARRIVE] = t
-    val[e + E_BURST] = s.agent[a, A_BURST]
-    ref[e + E_BANK] = s.agent[a, A_BANK]
-    ref[e + E_WRITE] = s.agent[a, A_WRITE]
-    ref[e + E_XFER] = s.agent[a, A_HEAD]
+    val[e + E_BURST] = agent[a + A_BURST]
+    ref[e + E_BANK] = agent[a + A_BANK]
+    ref[e + E_WRITE] = agent[a + A_WRITE]
+    ref[e + E_XFER] = agent[a + A_HEAD]
     ref[e + E_STARTED] = 0
     ref[e + E_SHADOW] = NONE
     return e
@@ -416,6 +418,7 @@ def complete(s, kind, at, xfer):
     s.ring[kind, i, 1] = xfer
     i = i + 1 if i + 1 < s.ring.shape[1] else 0
     s.ring_at[kind, 1] = i
+    s.clock[RING_AT] = min(s.clock[RING_AT], at)
 
 
 @inlined

@@ -11,7 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npusim.engine._dram_kernels import next_event, run, submit_segments
+from npusim.engine._dram_kernels import (
+    next_event,
+    run,
+    submit_segments,
+)
 from npusim.engine._dram_state import (
     C_RD,
     C_REF,

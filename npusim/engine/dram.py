@@ -337,6 +337,8 @@ def _cfg(config: DramConfig) -> np.ndarray:
     for i, v in values.items():
         cfg[i] = v
     cfg[st.DUAL_BUS] = p.dual_bus
+    lowest, bits = next(((name, bits) for name, bits in config.address_map if bits), ("row", 0))
+    cfg[st.COLUMN_BITS] = bits if lowest == "column" else 0
     cfg[st.LENGTH_COLUMN] = cfg[st.LENGTH_ROW :] = 1
     for name, cycles in p.command_cycles:
         cfg[st.LENGTH_ROW + COMMANDS[name]] = cycles
@@ -350,17 +352,17 @@ def allocate(config: DramConfig, requesters: int, outstanding: int, per_clock: i
     policy, n_ch = config.policy, config.channels
     slots = policy.read_entries + policy.write_entries + config.banks * (policy.bank_entries + 2) + 256
     ref, val = _channel(config, slots)
-    agent = np.zeros((requesters, st.N_AGENT), np.int64)
-    agent[:, st.A_HEAD] = agent[:, st.A_TAIL] = -1
+    agent = np.zeros((requesters, st.AGENT), np.int64)
+    agent[:, st.A_HEAD] = agent[:, st.A_TAIL] = agent[:, st.A_BURST] = -1
     agent[:, st.A_LIMIT] = outstanding
     agent[:, st.A_PER_CLOCK] = per_clock
     clock = np.zeros(st.N_CLOCK, np.int64)
     clock[st.WAKE] = val[st.NEXT]
-    clock[st.OFFER_AT] = st.FAR
+    clock[st.OFFER_AT] = clock[st.RING_AT] = st.FAR
     in_flight = (config.read_latency + config.write_latency + 4) * (n_ch + policy.per_clock) + slots * n_ch
     return st.DramState(
         cfg=val[: st.N_CFG].copy(), amap=config.map_table(), ref=np.tile(ref, (n_ch, 1)), val=np.tile(val, (n_ch, 1)),
-        xfer=np.zeros((transfers, st.N_XFER_COLS), np.int64), agent=agent, ring=np.zeros((3, in_flight, 2), np.int64),
+        xfer=np.zeros((transfers, st.N_XFER_COLS), np.int64), agent=agent.ravel(), ring=np.zeros((3, in_flight, 2), np.int64),
         ring_at=np.zeros((3, 2), np.int64), clock=clock, done=np.zeros(transfers, np.int64),
         lists=np.zeros(0, np.int64), segments=np.zeros((0, 4), np.int64),
     )  # fmt: skip
@@ -403,7 +405,7 @@ def _channel(config: DramConfig, slots: int) -> tuple[np.ndarray, np.ndarray]:
     ref[ranks + st.RING] = rings
     val[rings[0] : rings[0] + n_rank * window] = st.NEVER
     val[banks + st.OPEN_ROW] = st.CLOSED
-    val[banks[:, None] + st.BLOCKED + np.arange(st.REF)] = st.FAR
+    val[banks[:, None] + st.HINDERED + np.arange(st.REF)] = st.FAR
     ref[banks + st.SELF] = banks
     ref[banks + st.GROUP] = np.repeat(groups, n_bank // n_group)
     ref[banks + st.RANK] = np.repeat(ranks, n_bank // n_rank)
