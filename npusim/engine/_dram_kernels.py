@@ -31,7 +31,6 @@ from npusim.engine._dram_state import (
     A_ROW,
     A_SENT,
     A_TAIL,
-    A_TURN,
     A_VALID,
     A_WRITE,
     ACCEPT_LATENCY,
@@ -39,7 +38,6 @@ from npusim.engine._dram_state import (
     BANK_CAP,
     BANK_FIELD,
     BANKS_PER_GROUP,
-    BLOCKED,
     BURST_BITS,
     C_FORWARDED,
     C_LATENCY,
@@ -88,6 +86,7 @@ from npusim.engine._dram_state import (
     RANK_FIELD,
     RANKS,
     RANKS_END,
+    REFUSED,
     RING_ACCEPT,
     RING_AT,
     ROOM,
@@ -127,7 +126,7 @@ from npusim.engine._dram_state import (
     remember,
 )
 
-FORWARD_AFTER_ROOM, FORWARD_BEFORE_ROOM = 1, 2
+FORWARD_NEVER, FORWARD_AFTER_ROOM, FORWARD_BEFORE_ROOM = range(3)
 
 
 @inlined
@@ -243,7 +242,7 @@ def merge(s, ref, val, a, t):
 @inlined
 def pool_of(val, write):
     """The buffer that takes requests of that direction."""
-    return 0 if val[UNIFIED] else write
+    return NONE if val[UNIFIED] else np.uint32(write)
 
 
 @inlined
@@ -266,14 +265,13 @@ def has_room(ref, val, write):
 
 @inlined
 def accept(s, ref, val, a, t):
-    """Offer the head burst of agent `a` to its channel at clock `t`; whether it was taken."""
+    """Offer the head burst of agent `a` to its channel, which has room or forwards before it asks for any; whether it
+    was taken."""
     write = s.agent[a + A_WRITE]
-    if val[FORWARD] == FORWARD_BEFORE_ROOM and merge(s, ref, val, a, t):
+    if val[FORWARD] != FORWARD_NEVER and merge(s, ref, val, a, t):
         return True
-    if not has_room(ref, val, write):
+    if val[FORWARD] == FORWARD_BEFORE_ROOM and not has_room(ref, val, write):
         return False
-    if val[FORWARD] == FORWARD_AFTER_ROOM and merge(s, ref, val, a, t):
-        return True
     e = new_entry(s, ref, val, a, t)
     if e == NONE:
         return False
@@ -301,52 +299,46 @@ def inject(s, t):
     """
     agent = s.agent
     end = np.uint32(agent.size)
-    a = NONE
-    while a < end:
-        ready = agent[a + A_VALID] and agent[a + A_OUT] < agent[a + A_LIMIT]
-        agent[a + A_TURN] = agent[a + A_ORDER] if ready else FAR
-        agent[a + A_SENT] = 0
-        a = np.uint32(a + AGENT)
-    left = s.cfg[PER_CLOCK]
-    while left > 0:
+    sent = 0
+    while True:
+        more = False
+        blocked = False
+        flush = 1
         best = end
-        turn = FAR
+        first = FAR
         a = NONE
         while a < end:
-            if agent[a + A_TURN] < turn:
-                turn = agent[a + A_TURN]
-                best = a
+            if agent[a + A_VALID]:
+                flush = 0
+                if agent[a + A_OUT] < agent[a + A_LIMIT]:
+                    ch = np.uint32(agent[a + A_CH])
+                    if agent[a + A_SENT] == REFUSED:
+                        blocked = True
+                    elif agent[a + A_SENT] == agent[a + A_PER_CLOCK]:
+                        more = True
+                    elif s.cfg[FORWARD] == FORWARD_BEFORE_ROOM or has_room(s.ref[ch], s.val[ch], agent[a + A_WRITE]):
+                        more = True
+                        if agent[a + A_ORDER] < first:
+                            first = agent[a + A_ORDER]
+                            best = a
+                    else:
+                        blocked = True
             a = np.uint32(a + AGENT)
-        if best == end:
+        if best == end or sent == s.cfg[PER_CLOCK]:
             break
         ch = np.uint32(agent[best + A_CH])
         if accept(s, s.ref[ch], s.val[ch], best, t):
-            left -= 1
+            sent += 1
             agent[best + A_SENT] += 1
+            agent[best + A_OUT] += 1
             if s.cfg[POLICY] != POLICY_BANK_QUEUES:
                 s.val[ch, NEXT] = min(s.val[ch, NEXT], t)
-            agent[best + A_OUT] += 1
             step_head(s, best)
-            ready = agent[best + A_VALID] and agent[best + A_OUT] < agent[best + A_LIMIT]
-            ready = ready and agent[best + A_SENT] < agent[best + A_PER_CLOCK]
-            agent[best + A_TURN] = agent[best + A_ORDER] if ready else FAR
         else:
-            agent[best + A_TURN] = BLOCKED
-    more = False
-    blocked = False
-    flush = 1
+            agent[best + A_SENT] = REFUSED
     a = NONE
     while a < end:
-        if agent[a + A_VALID]:
-            flush = 0
-            if agent[a + A_TURN] == BLOCKED:
-                blocked = True
-            elif agent[a + A_OUT] < agent[a + A_LIMIT]:
-                ch = np.uint32(agent[a + A_CH])
-                if s.cfg[FORWARD] == FORWARD_BEFORE_ROOM or has_room(s.ref[ch], s.val[ch], agent[a + A_WRITE]):
-                    more = True
-                else:
-                    blocked = True
+        agent[a + A_SENT] = 0
         a = np.uint32(a + AGENT)
     if flush and not s.clock[FLUSH]:
         for ch in range(s.cfg[N_CHANNELS]):

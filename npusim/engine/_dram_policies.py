@@ -306,7 +306,7 @@ def choose_bank(ref, val, t, low, high):
             if val[g + AT] > t:
                 b = ref[g + LAST]
                 continue
-            if b < low or b >= high:
+            if ref[b + HEAD] != NONE and (b < low or b >= high):
                 kind = ref[b + KIND]
                 if kind != NO_COMMAND and earliest(ref, val, b, kind) <= t:
                     return ROW_COMMAND, b, NONE

@@ -121,11 +121,11 @@ N_XFER_COLS = 15
 # segments
 G_ADDR, G_BYTES, G_ROWS, G_STRIDE = range(4)
 # agent
-# A_TURN: its place in program order when it may offer a burst in this clock, `FAR` when not, `BLOCKED` for want of room.
+# A_SENT: bursts taken in this clock, or `REFUSED`.
 (
-    A_HEAD, A_TAIL, A_OUT, A_LIMIT, A_PER_CLOCK, A_VALID, A_CH, A_BANK, A_ROW, A_WRITE, A_BURST, A_TURN, A_SENT, A_ORDER,
-) = range(14)  # fmt: skip
-AGENT, BLOCKED = 16, FAR + 1
+    A_HEAD, A_TAIL, A_OUT, A_LIMIT, A_PER_CLOCK, A_VALID, A_CH, A_BANK, A_ROW, A_WRITE, A_BURST, A_SENT, A_ORDER,
+) = range(13)  # fmt: skip
+AGENT, REFUSED = 16, -1
 # clock
 # OFFER_AT: next clock at which requesters offer bursts; WAITING: whether any waits for room; RING_AT: next completion.
 NOW, WAKE, N_DONE, LEFT, N_XFER, UNISSUED, FLUSH, OFFER_AT, WAITING, RING_AT = range(10)
