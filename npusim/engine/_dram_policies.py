@@ -54,7 +54,6 @@ from npusim.engine._dram_state import (
     FREED,
     GROUP,
     HEAD,
-    HINDERED,
     HIT_RD,
     HIT_WR,
     HITS,
@@ -133,24 +132,32 @@ def precharge(ref, val, b, t):
 
 
 @inlined
-def time_bank(ref, val, b, cmd):
-    """Bring up to date when a bank of the group of `b`, which has changed, could take `cmd` as far as banks decide it."""
+def time_candidate(ref, val, b, cmd, candidate):
+    """Bring up to date when bank `b`, and with it its group, could take `cmd`, as far as banks decide it."""
     g = ref[b + GROUP]
-    at = max(val[b + cmd], val[b + HINDERED + cmd])
+    at = val[b + cmd] if candidate else FAR
+    val[b + LEAST + cmd] = at
     if at <= val[g + LEAST + cmd]:
         val[g + LEAST + cmd] = at
         ref[g + SOONEST + cmd] = b
     elif ref[g + SOONEST + cmd] == b:
-        soonest = b
         other = ref[g + FIRST]
         while other < ref[g + LAST]:
-            its = max(val[other + cmd], val[other + HINDERED + cmd])
-            if its < at:
-                at = its
-                soonest = other
+            if val[other + LEAST + cmd] < at:
+                at = val[other + LEAST + cmd]
+                b = other
             other = following(other)
         val[g + LEAST + cmd] = at
-        ref[g + SOONEST + cmd] = soonest
+        ref[g + SOONEST + cmd] = b
+
+
+@inlined
+def time_bank(ref, val, b):
+    """`time_candidate` of all commands."""
+    time_candidate(ref, val, b, ACT, ref[b + KIND] == ACT)
+    time_candidate(ref, val, b, PRE, ref[b + KIND] == PRE)
+    time_candidate(ref, val, b, RD, ref[b + HIT_RD] != NONE)
+    time_candidate(ref, val, b, WR, ref[b + HIT_WR] != NONE)
 
 
 @inlined
@@ -181,23 +188,11 @@ def time_ranks(ref, val):
         r = following(r)
 
 
-@inlined
-def unblock(ref, val, b):
-    """Bring up to date what follows from the candidates of bank `b`."""
-    kind = ref[b + KIND]
-    val[b + HINDERED + ACT] = NEVER if kind == ACT else FAR
-    val[b + HINDERED + PRE] = NEVER if kind == PRE else FAR
-    val[b + HINDERED + RD] = NEVER if ref[b + HIT_RD] != NONE else FAR
-    val[b + HINDERED + WR] = NEVER if ref[b + HIT_WR] != NONE else FAR
-    for cmd in range(REF):
-        time_bank(ref, val, b, cmd)
-
-
 @kernel
 def settle(ref, val, b):
     """A command was issued to bank `b`: bring its candidates up to date, and when any bank could issue."""
     candidates(ref, val, b, b)
-    unblock(ref, val, b)
+    time_bank(ref, val, b)
     if val[OTHER_RANKS]:
         time_ranks(ref, val)
     else:
@@ -209,8 +204,7 @@ def settle_all(ref, val):
     """A refresh was issued: bring up to date when any bank could issue."""
     b = ref[BANKS]
     while b < ref[BANKS_END]:
-        for cmd in range(REF):
-            time_bank(ref, val, b, cmd)
+        time_bank(ref, val, b)
         b = following(b)
     time_ranks(ref, val)
 
@@ -287,9 +281,15 @@ def ready_at(ref, val, low, high):
     while b < ref[BANKS_END]:
         if b < low or b >= high:
             for cmd in range(REF):
-                at = min(at, max(val[b + HINDERED + cmd], earliest(ref, val, b, cmd)))
+                at = min(at, max(val[b + LEAST + cmd], earliest(ref, val, b, cmd)))
         b = following(b)
     return at
+
+
+@inlined
+def latest(val, g, r, cmd, t):
+    """What `LEAST` of a bank must not exceed for `cmd` to issue at `t`, as its group and rank have it."""
+    return t if max(val[g + cmd], val[r + cmd]) <= t else -FAR
 
 
 @inlined
@@ -302,25 +302,29 @@ def choose_bank(ref, val, t, low, high):
     for first, last in ((start, ref[BANKS_END]), (ref[BANKS], start)):
         b = first
         while b < last:
+            r = ref[b + RANK]
             g = ref[b + GROUP]
             if val[g + AT] > t:
-                b = ref[g + LAST]
+                b = ref[g + LAST] if val[r + AT] <= t else ref[r + LAST]
                 continue
-            if ref[b + HEAD] != NONE and (b < low or b >= high):
-                kind = ref[b + KIND]
-                if kind != NO_COMMAND and earliest(ref, val, b, kind) <= t:
+            end = min(ref[g + LAST], last)
+            act = latest(val, g, r, ACT, t)
+            pre = latest(val, g, r, PRE, t)
+            read = latest(val, g, r, RD, t)
+            write = latest(val, g, r, WR, t)
+            while b < end:
+                if low <= b < high:
+                    b = following(b)
+                    continue
+                if val[b + LEAST + ACT] <= act or val[b + LEAST + PRE] <= pre:
                     return ROW_COMMAND, b, NONE
-                rd = ref[b + HIT_RD]
-                wr = ref[b + HIT_WR]
-                e = NONE
-                if rd != NONE and earliest(ref, val, b, RD) <= t:
-                    e = rd
-                older = wr != NONE and (e == NONE or val[wr + E_SEQ] < val[rd + E_SEQ])
-                if older and earliest(ref, val, b, WR) <= t:
-                    e = wr
-                if e != NONE:
-                    return COLUMN_COMMAND, b, e
-            b = following(b)
+                rd = ref[b + HIT_RD] if val[b + LEAST + RD] <= read else NONE
+                wr = ref[b + HIT_WR] if val[b + LEAST + WR] <= write else NONE
+                if wr != NONE and (rd == NONE or val[wr + E_SEQ] < val[rd + E_SEQ]):
+                    return COLUMN_COMMAND, b, wr
+                if rd != NONE:
+                    return COLUMN_COMMAND, b, rd
+                b = following(b)
     return NOTHING, NONE, NONE
 
 
@@ -466,7 +470,7 @@ def move_transaction(s, ref, val, t):
         take_transaction(ref, val, pool, e)
         b = ref[e + E_BANK]
         if push_entry(ref, val, b, b, e):
-            unblock(ref, val, b)
+            time_bank(ref, val, b)
             time_rank(ref, val, ref[b + RANK])
             val[ISSUE_AT] = min(val[ISSUE_AT], max(t + 1, val[ref[b + GROUP] + AT]))
     elif val[DRAINING] == before:

@@ -86,8 +86,9 @@ RECORDS = BUCKET + HASH_MASK + 1
 STRIDE = 16
 OPEN_ROW, HITS = 6, 7  # of a bank
 OPEN_BANKS, RANK_ACTIVE = 6, 7  # of a rank
-# Of a bank, command by command: FAR when it is no candidate, else NEVER; of a group: first clock of any bank's candidate.
-HINDERED = LEAST = 8
+# Of a bank, command by command: first clock at which the bank allows its candidate, FAR when it has none; of a group: the
+# least of its banks.
+LEAST = 8
 AT = 12  # of a group or rank: first clock at which any of its candidates could issue
 LENGTH, WRITES = 12, 13  # of a queue
 IDLE_SINCE, IDLE_CLOCKS = 13, 14  # of a rank

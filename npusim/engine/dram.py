@@ -405,7 +405,7 @@ def _channel(config: DramConfig, slots: int) -> tuple[np.ndarray, np.ndarray]:
     ref[ranks + st.RING] = rings
     val[rings[0] : rings[0] + n_rank * window] = st.NEVER
     val[banks + st.OPEN_ROW] = st.CLOSED
-    val[banks[:, None] + st.HINDERED + np.arange(st.REF)] = st.FAR
+    val[banks[:, None] + st.LEAST + np.arange(st.REF)] = st.FAR
     ref[banks + st.SELF] = banks
     ref[banks + st.GROUP] = np.repeat(groups, n_bank // n_group)
     ref[banks + st.RANK] = np.repeat(ranks, n_bank // n_rank)
