@@ -334,7 +334,8 @@ def issue_bank_queues(s, ref, val, t, low, high, done):
 
     `done`: the kind of command that went before in this clock. Returns whether any issued.
     """
-    while True:
+    more = True
+    while more:
         kind, b, e = choose_bank(ref, val, t, low, high)
         if kind == NOTHING:
             break
@@ -346,9 +347,7 @@ def issue_bank_queues(s, ref, val, t, low, high, done):
         else:
             issue_column(s, ref, val, b, e, t)
         settle(ref, val, b)
-        if done != NOTHING or not val[DUAL_BUS]:
-            done = kind
-            break
+        more = done == NOTHING and val[DUAL_BUS] and ready_at(ref, val, low, high) <= t
         done = kind
     val[ISSUE_AT] = ready_at(ref, val, low, high)
     return done != NOTHING
