@@ -127,6 +127,8 @@ from npusim.engine._dram_state import (
 )
 
 FORWARD_NEVER, FORWARD_AFTER_ROOM, FORWARD_BEFORE_ROOM = range(3)
+# How far `run` goes; a number, not flags, so that numba does not compile it once for variables and once for constants.
+TO_TIME, TO_TRANSFER, TO_REST = range(3)
 
 
 @inlined
@@ -341,8 +343,8 @@ def inject(s, t):
         agent[a + A_SENT] = 0
         a = np.uint32(a + AGENT)
     if flush and not s.clock[FLUSH]:
-        for ch in range(s.cfg[N_CHANNELS]):
-            s.val[ch, NEXT] = min(s.val[ch, NEXT], t)
+        for each in range(s.cfg[N_CHANNELS]):
+            s.val[each, NEXT] = min(s.val[each, NEXT], t)
     s.clock[FLUSH] = flush
     return more, blocked
 
@@ -517,11 +519,11 @@ def next_event(s):
 
 
 @kernel
-def run(s, until, stop, drained):
+def run(s, until, goal):
     """Run all clocks before `until` and report completions up to it; returns the clock reached.
 
-    With `stop`, only to the first clock at which a transfer finishes; with `drained`, only until every transfer is
-    complete and every write has reached the device (`until` is then `FAR - 1`).
+    With the goal `TO_TRANSFER`, only to the first clock at which a transfer finishes; with `TO_REST`, only until every
+    transfer is complete and every write has reached the device (`until` is then `FAR - 1`).
     """
     clock = s.clock
     while True:
@@ -529,16 +531,17 @@ def run(s, until, stop, drained):
         r = clock[RING_AT]
         if r <= t and r <= until:
             finished = pop_completions(s, r)
-            if drained or (finished and stop):
-                clock[NOW] = max(r + drained, clock[NOW])
-            if finished and stop:
+            if goal == TO_REST:
+                clock[NOW] = max(r + 1, clock[NOW])
+            elif finished and goal == TO_TRANSFER:
+                clock[NOW] = max(r, clock[NOW])
                 return r
             continue
-        if t >= until or (drained and clock[LEFT] == 0 and clock[UNISSUED] == 0):
+        if t >= until or (goal == TO_REST and clock[LEFT] == 0 and clock[UNISSUED] == 0):
             break
         run_clock(s, t)
         clock[NOW] = t + 1
-    if not drained:
+    if goal != TO_REST:
         clock[NOW] = max(until, clock[NOW])
     return clock[NOW]
 

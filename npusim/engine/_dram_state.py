@@ -1,16 +1,16 @@
 """State of the DRAM model and the moves every controller policy shares: timing, bank queues, completions.
 
-All times are int64 clocks of the command bus. What a standard calls pseudo-channel is a rank here. A channel is a row of
-two arrays: `val` holds numbers (int64), `ref` holds places and flags (uint32). Both are cut into records, and a record has
-the same place in both, its handle: `val[b + OPEN_ROW]` is the open row of bank `b`, `ref[b + RANK]` its rank, whose open
-banks `val[ref[b + RANK] + OPEN_BANKS]` counts. No record has the handle `NONE`.
+All times are int64 clocks of the command bus. What a standard calls pseudo-channel is a rank here. A channel is a row
+of two arrays: `val` holds numbers (int64), `ref` holds places and flags (uint32). Both are cut into records, and a
+record has the same place in both, its handle: `val[b + OPEN_ROW]` is the open row of bank `b`, `ref[b + RANK]` its
+rank, whose open banks `val[ref[b + RANK] + OPEN_BANKS]` counts. No record has the handle `NONE`.
 
 | record | `val` | `ref` |
 |---|---|---|
-| channel, at 0 | configuration, `RULES`, scalars, statistics | lists' ends, first and last records, `BUCKET` |
-| rank, group, bank | earliest clock of every command by what was issued to the unit; a bank's row | units, a queue's ends |
-| queue of the second pool | `LENGTH`, `WRITES` | ends and candidates, as of a bank for the first |
-| entry, a burst that a controller holds | row, arrival, burst number | neighbours in its list, bank, transfer |
+| channel, at 0 | configuration, `RULES`, scalars, statistics | ends of lists, first and last records, `BUCKET` |
+| rank, group, bank | earliest clock of each command by what was issued to it; a bank's row | units, ends of its queue |
+| queue of the second pool | `LENGTH`, `WRITES` | ends and candidates, as a bank has for the first |
+| entry: a burst that a controller holds | row, arrival, burst number | neighbours in its list, bank, transfer |
 
 Everything that is shared by the channels has arrays of its own:
 
@@ -60,8 +60,9 @@ CHANNEL, RANK_FIELD, GROUP_FIELD, BANK_FIELD, ROW_FIELD, COLUMN_FIELD = range(6)
 ) = range(41)  # fmt: skip
 # LENGTH_ROW + command: clocks on the command bus of a row command.
 N_CFG = LENGTH_ROW + N_CMD
-# what issuing a command forbids: a list for the units of the bank, for other ranks, for other banks of the rank. `ref` of a
-# list is its end; then come its rules: clocks in `val`, the unit's column in `ref` of the bank, the command after it.
+# what issuing a command forbids: lists for the units of the bank, for other ranks, for other banks of the rank. `ref`
+# of a list is its end; then come its rules: clocks in `val`, the unit's column in `ref` of the bank and, `RULE_AFTER`
+# places on, the command after it;
 RULES, RULE_LIST, RULE_COMMAND, RULE_AFTER = 64, 40, 120, 20
 # scalars,
 (
@@ -70,9 +71,9 @@ RULES, RULE_LIST, RULE_COMMAND, RULE_AFTER = 64, 40, 120, 20
 ) = range(RULES + N_CMD * RULE_COMMAND, RULES + N_CMD * RULE_COMMAND + 16)  # fmt: skip
 # statistics.
 STATS = SEQ + 1
-C_ACT, C_PRE, C_RD, C_WR, C_REF, C_HIT, C_LATENCY, C_READS, C_FORWARDED, C_MERGED, C_REFB, C_CAS = range(
-    STATS, STATS + 12
-)
+(
+    C_ACT, C_PRE, C_RD, C_WR, C_REF, C_HIT, C_LATENCY, C_READS, C_FORWARDED, C_MERGED, C_REFB, C_CAS,
+) = range(STATS, STATS + 12)  # fmt: skip
 # ref of a channel: ends of the lists of free entries and of transactions (one each for reads and writes), entries that
 # the split activate and the running data clock wait for, records of units.
 FREE, LAST_BANK, ACT2_SLOT, CAS_SLOT, RANKS, RANKS_END, BANKS, BANKS_END, ACTIVE = range(1, 10)
@@ -86,8 +87,8 @@ RECORDS = BUCKET + HASH_MASK + 1
 STRIDE = 16
 OPEN_ROW, HITS = 6, 7  # of a bank
 OPEN_BANKS, RANK_ACTIVE = 6, 7  # of a rank
-# Of a bank, command by command: first clock at which the bank allows its candidate, FAR when it has none; of a group: the
-# least of its banks.
+# Of a bank, command by command: first clock at which the bank allows its candidate, FAR when it has none; of a group:
+# the least of its banks.
 LEAST = 8
 AT = 12  # of a group or rank: first clock at which any of its candidates could issue
 LENGTH, WRITES = 12, 13  # of a queue
@@ -97,9 +98,8 @@ HEAD, TAIL, KIND, HIT_RD, HIT_WR, BANK_ACTIVE, WRITE_QUEUE = range(7)  # of a ba
 SELF, GROUP, RANK = 7, 8, 9  # of a bank: its units
 OLDEST, NEWEST = 10, 12  # of a bank: its transactions in the buffer of reads, and the next column: of writes
 SOONEST = 0  # of a group, command by command: a bank that `LEAST` is of
-FIRST, LAST, FIRST_GROUP, LAST_GROUP, RING, RING_PLACE = range(
-    9, 15
-)  # of a group or rank: its banks, groups, activates
+# Of a group or rank: its first bank and the one after its last, the same of its groups, its ring of activates.
+FIRST, LAST, FIRST_GROUP, LAST_GROUP, RING, RING_PLACE = range(9, 15)
 # Entries.
 ENTRY = 8
 E_ROW, E_SEQ, E_ARRIVE, E_BURST = range(4)
@@ -128,7 +128,8 @@ G_ADDR, G_BYTES, G_ROWS, G_STRIDE = range(4)
 ) = range(13)  # fmt: skip
 AGENT, REFUSED = 16, -1
 # clock
-# OFFER_AT: next clock at which requesters offer bursts; WAITING: whether any waits for room; RING_AT: next completion.
+# OFFER_AT: next clock at which requesters offer bursts; WAITING: whether any waits for room; RING_AT: of the next
+# completion.
 NOW, WAKE, N_DONE, LEFT, N_XFER, UNISSUED, FLUSH, OFFER_AT, WAITING, RING_AT = range(10)
 N_CLOCK = 10
 RING_READ, RING_ACCEPT, RING_WRITE = range(3)

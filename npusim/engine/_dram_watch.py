@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npusim.engine._dram_kernels import (
+    TO_TIME,
     next_event,
     run,
     submit_segments,
@@ -152,11 +153,11 @@ def watch(s, w):
                 flush(w, bus)
             return ENDED
         if t < until:
-            run(s, t + 1, False, False)
+            run(s, t + 1, TO_TIME)
             if not look(s, w, t):
                 return UNCLEAR
         else:
-            run(s, until, False, False)
+            run(s, until, TO_TIME)
         for k in range(s.clock[N_DONE]):
             x = s.done[k]
             w.done[owner(w, x, s.xfer[x, X_DONE] - 1)] = s.xfer[x, X_DONE]

@@ -261,7 +261,7 @@ def events(first, last, now, kind, cycles, tail, dep_ptr, dep_idx, capacity, sta
                 until = FAR - 1 if following == FAR else following * memory.num // memory.den
                 if not stop:
                     until = -(-following * memory.num // memory.den)
-                dram.run(memory.dram, until, stop, False)
+                dram.run(memory.dram, until, dram.TO_TRANSFER if stop else dram.TO_TIME)
                 if not stop:
                     break
                 stop = memory.dram.clock[N_DONE] > 0

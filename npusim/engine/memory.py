@@ -17,7 +17,8 @@ import numpy as np
 
 from npusim.engine import _dram_kernels as kernels
 from npusim.engine import _dram_state as st
-from npusim.engine.dram import DramConfig, allocate
+from npusim.engine.dram import DramConfig
+from npusim.engine.dram_layout import allocate
 from npusim.engine.dram_standards import load_standard
 from npusim.errors import ConfigError
 
@@ -115,9 +116,9 @@ def final_counts(state: st.DramState, snapshots: np.ndarray, clock: int) -> np.n
 
     The step ends at DRAM clock `clock`. What is still queued then is drained, and goes to the last operation.
     """
-    kernels.run(state, clock, False, False)
+    kernels.run(state, clock, kernels.TO_TIME)
     ended = snapshot(state)
-    kernels.run(state, st.FAR - 1, False, True)
+    kernels.run(state, st.FAR - 1, kernels.TO_REST)
     last = snapshot(state)
     columns = [COUNTED.index("RD"), COUNTED.index("WR")]
     last[COUNTED.index("after_end")] = (last - ended)[columns].sum()

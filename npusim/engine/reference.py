@@ -103,7 +103,7 @@ class Dram:
         return any(event is not None and not event.triggered for event in self.done)
 
     def _run(self, until: int) -> None:
-        kernels.run(self.state, until, False, False)
+        kernels.run(self.state, until, kernels.TO_TIME)
         for x in self.state.done[: self.state.clock[st.N_DONE]]:
             self.env.process(self._end(int(x), self.memory.cycle(int(self.state.xfer[x, st.X_DONE])) - self._now))
         self.state.clock[st.N_DONE] = 0

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as hyp
 
 from npusim.engine import _dram_state as st
-from npusim.engine.dram import COMMANDS, Constraint, Dram, DramConfig
+from npusim.engine.dram import Constraint, Dram, DramConfig
+from npusim.engine.dram_layout import COMMANDS
 from npusim.engine.dram_standards import load_standard, standards
 from npusim.errors import CatalogueError, ConfigError
 from npusim.validate.dram import find_config, summarise, validate_dram
@@ -279,6 +280,8 @@ def test_contradictions_name_both_keys(tmp_path: Path) -> None:
     assert "organisation.burst_length = 2048 is longer than a row of organisation.columns = 1024" in str(e.value)
     with pytest.raises(CatalogueError, match="did you mean 'ddr4-3200'"):
         load_standard("ddr4-320")
+    with pytest.raises(ConfigError, match=r"refresh\.per_bank needs policy\.kind = 'bank_queues', not 'pools'"):
+        Dram(load_standard("ddr4-3200", "ramulator-like", per_bank_refresh=True))
     with pytest.raises(ConfigError, match="ranks = 3: the address map needs a power of two"):
         load_standard("ddr4-3200", ranks=3)
     with pytest.raises(ConfigError, match="does not hold all bits of bank"):
