@@ -34,14 +34,14 @@ test-lowest: .venv/dev
 	  tests/engine/test_engines.py tests/cli tests/trace/test_format.py tests/trace/test_import_onnx.py \
 	  tests/sweep/test_spec.py tests/fuzz
 
-# The pinned and hashed development environment.
+# The pinned and hashed development environment: for each Python the newest versions that run on it.
 lock: .venv/dev
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --quiet \
-	  --no-emit-index-url --no-annotate --custom-compile-command "make lock" --output-file requirements-dev.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --upgrade --fork-strategy requires-python --universal --python-version 3.11 \
+	  --generate-hashes --quiet --no-emit-index-url --no-annotate --custom-compile-command "make lock" --output-file requirements-dev.lock
 
-# Known weaknesses of the pinned versions; fails when one could not be looked up.
+# Known weaknesses of the pinned versions; fails when one could neither be looked up nor is explained.
 audit: .venv/dev
-	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements-dev.lock
+	$(BIN)/python reliability/audit.py
 
 # About 12 hours on one core, of which 4 are fuzzing: every long run (each goes on where it was stopped, what is done
 # lies in reliability/work), then the page from their results.
