@@ -45,11 +45,11 @@ sys.exit(code)
 """
 
 
-def process(arguments: Sequence[str], runs: int = 1) -> Spent:
-    """A fresh Python process with `arguments`."""
+def process(arguments: Sequence[str], runs: int = 1, python: str = sys.executable) -> Spent:
+    """A fresh process of `python` with `arguments`."""
     found = []
     for _ in range(runs):
-        command = [sys.executable, "-c", LAUNCHER, *arguments]
+        command = [python, "-c", LAUNCHER, *arguments]
         child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if child.returncode:
             raise SystemExit(f"python {' '.join(arguments)}: exit code {child.returncode}")

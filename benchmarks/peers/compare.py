@@ -10,7 +10,10 @@ is what SCALE-Sim assumes; it is timed with the mapping searched anew as well.
 
 Memory is the peak of a fresh process that does all layers, with the Python that runs this script or LEAN (an
 environment with npusim and no development packages), beside SCALE-Sim's for its largest layer and for all layers; and
-for both simulators what that is above a tiny job, so that the interpreter and its libraries cancel out.
+for both simulators what that is above a tiny job, so that the interpreter and its libraries cancel out. Beside them
+stand a process in which numba, which compiles npusim's kernels, sums four numbers, and npusim as a replacement for
+SCALE-Sim's command: its configuration (InterfaceBandwidth = USER, so that nothing is replayed) and topology in, its
+reports out.
 """
 
 from __future__ import annotations
@@ -19,10 +22,11 @@ import argparse
 import csv
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from networks import COLS, NETWORKS, ROWS, SHAPE, layers, shape_of
+from networks import COLS, NETWORKS, ROWS, SHAPE, configuration, layers, shape_of, topology_text
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import measuring
@@ -94,6 +98,44 @@ def memory(network: str, python: str) -> tuple[float, float]:
     return float(peak), float(grown)
 
 
+NUMBA = """
+import numba, numpy, sys
+sys.path.insert(0, sys.argv[1])
+import trivial
+trivial.total(numpy.zeros(4))
+"""
+TRIVIAL = """
+import numba
+@numba.njit(cache=True)
+def total(values):
+    return values.sum()
+"""
+
+
+def numba_memory(python: str) -> float:
+    """Peak MiB of a process that calls one compiled function, which it finds in numba's cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "trivial.py").write_text(TRIVIAL)
+        return min(measuring.process(["-c", NUMBA, folder], python=python).peak_mib for _ in range(3))
+
+
+def command(network: str, python: str) -> measuring.Spent:
+    """`npusim run` with SCALE-Sim's own files for all layers of a network."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings, shapes = Path(folder, "scale.cfg"), Path(folder, "topology.csv")
+        settings.write_text(configuration().replace("CALC", "USER"))
+        shapes.write_text(topology_text(row for row in layers(network) for _ in range(row["times"])))
+        arguments = [
+            "--scalesim-config",
+            str(settings),
+            "--topology",
+            str(shapes),
+            "--out",
+            str(Path(folder, "reports")),
+        ]
+        return measuring.process(["-m", "npusim", "run", *arguments], 3, python)
+
+
 def forward(network: str) -> StepGraph:
     """The step's forward operations."""
     graph = step(network, None, None)
@@ -106,6 +148,7 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable, help="measures npusim's memory")
     options = parser.parse_args()
     print(measuring.machine())
+    print(f"numba and a compiled function that sums four numbers: {numba_memory(options.python):.1f} MiB")
     with options.scalesim.open(newline="") as file:
         everything = list(csv.DictReader(file))
     for network in NETWORKS:
@@ -132,6 +175,7 @@ def main() -> None:
         same = measuring.best(lambda g=graph, h=large, c=one_tile: simulate(g, h, "dense-os", choice=c), 5)
         anew = measuring.best(lambda g=graph, h=hw: simulate(g, h, "dense-os"), 3, forget)
         used, grown = memory(network, options.python)
+        replaced = command(network, options.python)
         print(f"{network}: {len(shown)} layers, {len(rows)} different; {cycles:,} compute cycles, equal layer by layer")
         print(
             f"  SCALE-Sim                        {every:9.2f} CPU s ({different:.1f} for different ones), "
@@ -142,6 +186,9 @@ def main() -> None:
             ("own simulation, same cycles", same), ("own simulation, mapped anew", anew),
         ):  # fmt: skip
             print(f"  {what:30s} {spent.cpu_s:11.5f} CPU s, {every / spent.cpu_s:12,.0f} times faster")
+        print(
+            f"  {'npusim as its command: a process':30s} {replaced.cpu_s:11.5f} CPU s, {every / replaced.cpu_s:12,.0f} times"
+        )
         own = {row["layer"]: row for row in everything if row["network"] == network and row["layer"].startswith("(")}
         tiny = float(own["(tiny)"]["peak_rss_mib"])
         print(f"  {'MiB':30s} {'SCALE-Sim':>11s} {'npusim':>11s} {'times less':>11s}")
@@ -149,6 +196,7 @@ def main() -> None:
         for what, theirs, ours in (
             ("largest layer's process", peak, used), ("all layers' process", whole, used),
             ("largest layer, above tiny job", peak - tiny, grown), ("all layers, above tiny job", whole - tiny, grown),
+            ("all layers, as its command", whole, replaced.peak_mib),
         ):  # fmt: skip
             print(f"  {what:30s} {theirs:11,.1f} {ours:11.1f} {theirs / ours:11,.1f}")
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npusim.scalesim import _kernels
 from npusim.scalesim.config import Config
 from npusim.scalesim.topology import Layer
 
@@ -102,6 +101,8 @@ class _Operand:
         words = layer.ifmap_h * layer.ifmap_w * layer.channels if self.which == "ifmap" else layer.k * layer.n
         limits = (layer.ifmap_h, layer.ifmap_w) if self.which == "ifmap" else (1, 1)
         kilowords = config.ifmap_kb if self.which == "ifmap" else config.filter_kb
+        from npusim.scalesim import _kernels  # numba: not for reports without DRAM columns
+
         found = _kernels.reads(
             np.ascontiguousarray(lanes, np.int64), np.ascontiguousarray(stream, np.int64), np.array(limits, np.int64),
             words, -(-on_rows // rows), -(-on_columns // cols), rows if self.on_rows else cols, self.on_rows,
@@ -114,5 +115,7 @@ class _Operand:
 def _ofmap(layer: Layer, config: Config) -> Port | None:
     rows, cols = config.array_rows, config.array_cols
     on_rows, on_columns, length = _folds(layer, config)
+    from npusim.scalesim import _kernels
+
     found = _kernels.writes(config.dataflow == "os", on_rows, on_columns, length, rows, cols, config.ofmap_kb * 1024)
     return Port(*(int(x) for x in found[:3])) if found[3] == 0 else None

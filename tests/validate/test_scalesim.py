@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -194,3 +196,17 @@ def test_the_command_prints_every_layer_and_writes_both_reports(tmp_path):
     first = json.loads(CliRunner().invoke(app, [*words, "--json"]).output)["layers"][0]
     assert (first["name"], first["cycles"], first["dram"]["filter"]["words"]) == ("G1", 639, 680)
     assert CliRunner().invoke(app, words[:2]).exit_code == 2
+
+
+def test_reports_without_dram_columns_need_no_compiler(tmp_path):
+    """A replacement for SCALE-Sim's command is a quick and small process: the replay of DRAM words alone loads numba."""
+    run = FOLDER / "runs" / "ws-gemm"
+    config = tmp_path / "user.cfg"
+    config.write_text((run / "config.cfg").read_text().replace("CALC", "USER"))
+    code = (
+        "import sys; from npusim.scalesim import report\n"
+        f"(first, *_) = report.run_scalesim({str(config)!r}, {str(run / 'topology.csv')!r}, {str(tmp_path / 'out')!r})\n"
+        "print(first.counts.cycles, 'numba' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["639", "False"]
