@@ -125,15 +125,8 @@ def command(network: str, python: str) -> measuring.Spent:
         settings, shapes = Path(folder, "scale.cfg"), Path(folder, "topology.csv")
         settings.write_text(configuration().replace("CALC", "USER"))
         shapes.write_text(topology_text(row for row in layers(network) for _ in range(row["times"])))
-        arguments = [
-            "--scalesim-config",
-            str(settings),
-            "--topology",
-            str(shapes),
-            "--out",
-            str(Path(folder, "reports")),
-        ]
-        return measuring.process(["-m", "npusim", "run", *arguments], 3, python)
+        given = ("--scalesim-config", settings, "--topology", shapes, "--out", Path(folder, "reports"))
+        return measuring.process(["-m", "npusim", "run", *map(str, given)], 3, python)
 
 
 def forward(network: str) -> StepGraph:
@@ -184,11 +177,9 @@ def main() -> None:
         for what, spent in (
             ("SCALE-Sim's cycles", cycle_forms), ("SCALE-Sim's cycles and words", word_forms),
             ("own simulation, same cycles", same), ("own simulation, mapped anew", anew),
+            ("as its command: a cold process", replaced),
         ):  # fmt: skip
             print(f"  {what:30s} {spent.cpu_s:11.5f} CPU s, {every / spent.cpu_s:12,.0f} times faster")
-        print(
-            f"  {'npusim as its command: a process':30s} {replaced.cpu_s:11.5f} CPU s, {every / replaced.cpu_s:12,.0f} times"
-        )
         own = {row["layer"]: row for row in everything if row["network"] == network and row["layer"].startswith("(")}
         tiny = float(own["(tiny)"]["peak_rss_mib"])
         print(f"  {'MiB':30s} {'SCALE-Sim':>11s} {'npusim':>11s} {'times less':>11s}")

@@ -199,14 +199,15 @@ def test_the_command_prints_every_layer_and_writes_both_reports(tmp_path):
 
 
 def test_reports_without_dram_columns_need_no_compiler(tmp_path):
-    """A replacement for SCALE-Sim's command is a quick and small process: the replay of DRAM words alone loads numba."""
+    """What replaces SCALE-Sim's command is a quick and small process: only the replay of DRAM words loads numba."""
     run = FOLDER / "runs" / "ws-gemm"
     config = tmp_path / "user.cfg"
     config.write_text((run / "config.cfg").read_text().replace("CALC", "USER"))
     code = (
         "import sys; from npusim.scalesim import report\n"
-        f"(first, *_) = report.run_scalesim({str(config)!r}, {str(run / 'topology.csv')!r}, {str(tmp_path / 'out')!r})\n"
+        "(first, *_) = report.run_scalesim(*sys.argv[1:])\n"
         "print(first.counts.cycles, 'numba' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    given = (config, run / "topology.csv", tmp_path / "out")
+    done = subprocess.run([sys.executable, "-c", code, *map(str, given)], check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["639", "False"]
