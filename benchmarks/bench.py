@@ -16,6 +16,7 @@ import resource
 import sqlite3
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from importlib.metadata import version
@@ -36,6 +37,8 @@ from npusim.simulation import simulate
 from npusim.structure import statistics
 from npusim.trace import read
 from npusim.trace.reshape import reshape
+from npusim.validate import dram as validation
+from npusim.validate.dram_streams import bursts
 
 
 class Row(NamedTuple):
@@ -120,33 +123,67 @@ def steps() -> Iterator[Row]:
             yield Row(f"{what}, warm, mappings cached", cached.wall_s, "s", cpu_s=cached.cpu_s)
 
 
+TARGETS = {"streams": 3e6, "tile": 3e6, "gather": 3e6, "gemm": 3e6, "conv": 3e6, "random": 1e6}
+
+
 def dram() -> Iterator[Row]:
-    """The command-level DRAM kernel on traffic of its own, and the step of ResNet-50 with it behind the engine."""
+    """The command-level DRAM kernel on streams that were measured with DRAM simulators and on longer ones, and the step
+    of ResNet-50 with it behind the engine."""
+    yield from measured_streams()
+    yield from own_streams()
+    for machine in ("edge-16x16", "edge-32x32"):
+        hw = npu.load(machine).replace({"dram.model": "commands"})
+        spent = measuring.best(partial(simulate, step("resnet50", 224, 1), hw, "dense-os"), 3)
+        yield Row(f"step of resnet50, 224 px, batch 1, {machine}, DRAM commands, warm", spent.wall_s, "s", 5,
+                  cpu_s=spent.cpu_s)  # fmt: skip
+
+
+def measured_streams() -> Iterator[Row]:
+    """Three configurations of validation/dram with one in-order injector: bursts per CPU second over all streams of a
+    kind, and of the slowest one."""
+    folder = Path(__file__).parents[1] / "validation" / "dram"
+    rows = [row for row in validation.read_rows(folder / "measured.csv") if row.inject == "hol"]
+    for name in ("lp4_3200_2x16_ch", "ddr4_3200_bg", "hbm2_8ch_bgch"):
+        moved, spent, slowest = Counter(), Counter(), dict.fromkeys(TARGETS, np.inf)
+        for row in rows:
+            if row.config != name:
+                continue
+            config = validation.find_config(name, row.address_map, folder / "configs")
+            stream = bursts(row.params, row.seed, row.target_bytes, config.burst_bytes)
+            offered = stream[0] // config.burst_bytes, stream[1], row.inject, row.per_clock
+            seconds = measuring.best(partial(validation.run_stream, config, *offered), 2).cpu_s
+            kind = row.params["kind"]
+            moved[kind] += stream[0].size
+            spent[kind] += seconds
+            slowest[kind] = min(slowest[kind], stream[0].size / seconds)
+        for kind in sorted(moved):
+            yield Row(f"{name}, {kind}", moved[kind] / spent[kind], "bursts/s", TARGETS[kind], True)
+            yield Row(f"{name}, {kind}, the slowest", slowest[kind], "bursts/s", TARGETS[kind], True)
+
+
+def own_streams() -> Iterator[Row]:
+    """Streams of a million bursts on the standards. Accesses of 64 bytes at random places are what validation/dram calls
+    random."""
     rng = np.random.default_rng(0)
     runs = 2**20
     patterns = {
         "streams": (np.arange(runs, dtype=np.int64), 3e6),
         "tiles of 512-byte rows": ((np.arange(runs) // 8 * 128 + np.arange(runs) % 8).astype(np.int64), 3e6),
-        "gathers of 64 bytes": (np.repeat(rng.integers(0, 2**22, runs // 2), 2) * 2 + np.arange(runs) % 2, 3e6),
+        "64 bytes at random places": (np.repeat(rng.integers(0, 2**22, runs // 2), 2) * 2 + np.arange(runs) % 2, 1e6),
         "random bursts": (rng.integers(0, 2**23, runs), 1e6),
     }
     for device in ("lpddr4-3200", "ddr4-3200", "hbm2-2000"):
-        for name, (bursts, target) in patterns.items():
+        for name, (places, target) in patterns.items():
             for written, kind in ((0.0, "reads"), (0.3, "30 % writes")):
                 write = rng.random(runs) < written
 
-                def action(device=device, bursts=bursts, write=write) -> None:
+                def action(device=device, places=places, write=write) -> None:
                     memory = Dram(load_standard(device))
-                    memory.submit_bursts(0, 0, bursts, write)
+                    memory.submit_bursts(0, 0, places, write)
                     memory.drain()
 
                 spent = measuring.best(action, 2)
                 yield Row(f"{device}, {name}, {kind}", runs / spent.cpu_s, "bursts/s", target, True)
-    for machine in ("edge-16x16", "edge-32x32"):
-        hw = npu.load(machine).replace({"dram.model": "commands"})
-        spent = measuring.best(partial(simulate, step("resnet50", 224, 1), hw, "dense-os"), 2)
-        yield Row(f"step of resnet50, 224 px, batch 1, {machine}, DRAM commands, warm", spent.wall_s, "s", 5,
-                  cpu_s=spent.cpu_s)  # fmt: skip
 
 
 def processes() -> Iterator[Row]:
