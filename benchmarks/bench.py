@@ -162,8 +162,7 @@ def measured_streams() -> Iterator[Row]:
 
 
 def own_streams() -> Iterator[Row]:
-    """Streams of a million bursts on the standards. Accesses of 64 bytes at random places are what validation/dram calls
-    random."""
+    """Streams of a million bursts on the standards; 64 bytes at random places are what validation/dram calls random."""
     rng = np.random.default_rng(0)
     runs = 2**20
     patterns = {
