@@ -38,16 +38,13 @@ from npusim.engine._dram_state import (
     E_BURST,
     E_LATER,
     E_NEXT,
-    E_PREV,
     E_ROW,
     E_SEQ,
     E_STARTED,
     E_WRITE,
     FAR,
     FIFO,
-    FIFO_HEAD,
     FIFO_STRIDE,
-    FIFO_TAIL,
     FIRST,
     FIRST_GROUP,
     FLUSH,
@@ -109,12 +106,14 @@ from npusim.engine._dram_state import (
     inlined,
     issue_refresh,
     kernel,
+    link,
     open_row,
     push_entry,
     rank,
     refresh_tick,
     refresh_unit,
     retire,
+    unlink,
     unlink_entry,
 )
 
@@ -246,7 +245,7 @@ def issue_column(s, ref, val, b, e, t):
         for pool in range(2):
             f = FIFO + pool * FIFO_STRIDE
             if ref[f + FREED] != NONE and ref[f + FREED] != b:
-                ref[f + SCAN] = ref[f + FIFO_HEAD]
+                ref[f + SCAN] = ref[f + HEAD]
             ref[f + FREED] = b
     unlink_entry(ref, val, b, e)
     forget(ref, val, e)
@@ -379,14 +378,7 @@ def first_movable(ref, val, pool):
 def append_transaction(ref, val, pool, e):
     """Append entry `e` to the buffer of `pool`."""
     f = FIFO + pool * FIFO_STRIDE
-    tail = ref[f + FIFO_TAIL]
-    ref[e + E_NEXT] = NONE
-    ref[e + E_PREV] = tail
-    if tail != NONE:
-        ref[tail + E_NEXT] = e
-    else:
-        ref[f + FIFO_HEAD] = e
-    ref[f + FIFO_TAIL] = e
+    link(ref, f, e)
     if ref[f + SCAN] == NONE:
         ref[f + SCAN] = e
     b = ref[e + E_BANK]
@@ -406,18 +398,9 @@ def append_transaction(ref, val, pool, e):
 def take_transaction(ref, val, pool, e):
     """Take entry `e`, the oldest of its bank, out of the buffer of `pool`."""
     f = FIFO + pool * FIFO_STRIDE
-    before = ref[e + E_PREV]
-    after = ref[e + E_NEXT]
-    if before != NONE:
-        ref[before + E_NEXT] = after
-    else:
-        ref[f + FIFO_HEAD] = after
-    if after != NONE:
-        ref[after + E_PREV] = before
-    else:
-        ref[f + FIFO_TAIL] = before
     if ref[f + SCAN] == e:
-        ref[f + SCAN] = after
+        ref[f + SCAN] = ref[e + E_NEXT]
+    unlink(ref, f, e)
     b = ref[e + E_BANK]
     ref[b + OLDEST + pool] = ref[e + E_LATER]
     if ref[e + E_LATER] == NONE:

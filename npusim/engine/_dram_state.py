@@ -78,7 +78,7 @@ STATS = SEQ + 1
 # the split activate and the running data clock wait for, records of units.
 FREE, LAST_BANK, ACT2_SLOT, CAS_SLOT, RANKS, RANKS_END, BANKS, BANKS_END, ACTIVE = range(1, 10)
 FIFO, FIFO_STRIDE = 16, 4
-FIFO_HEAD, FIFO_TAIL, SCAN, FREED = range(4)
+SCAN, FREED = 2, 3  # of a buffer of transactions, after HEAD and TAIL; see `first_movable`
 # First of the linked lists of entries whose burst can be asked for, by hashed burst number.
 BUCKET, HASH_MASK = STATS + 12, 1023
 RECORDS = BUCKET + HASH_MASK + 1
@@ -94,7 +94,7 @@ AT = 12  # of a group or rank: first clock at which any of its candidates could 
 LENGTH, WRITES = 12, 13  # of a queue
 IDLE_SINCE, IDLE_CLOCKS = 13, 14  # of a rank
 # ref
-HEAD, TAIL, KIND, HIT_RD, HIT_WR, BANK_ACTIVE, WRITE_QUEUE = range(7)  # of a bank or queue
+HEAD, TAIL, KIND, HIT_RD, HIT_WR, BANK_ACTIVE, WRITE_QUEUE = range(7)  # of a bank or queue; HEAD, TAIL of any list
 SELF, GROUP, RANK = 7, 8, 9  # of a bank: its units
 OLDEST, NEWEST = 10, 12  # of a bank: its transactions in the buffer of reads, and the next column: of writes
 SOONEST = 0  # of a group, command by command: a bank that `LEAST` is of
@@ -313,8 +313,8 @@ def all_candidates(ref, val, b):
 
 
 @inlined
-def push_entry(ref, val, q, b, e):
-    """Append entry `e` to queue `q` of bank `b`; whether that changed its candidates."""
+def link(ref, q, e):
+    """Append entry `e` to the list that begins and ends at `HEAD` and `TAIL` of `q`."""
     tail = ref[q + TAIL]
     ref[e + E_NEXT] = NONE
     ref[e + E_PREV] = tail
@@ -323,22 +323,11 @@ def push_entry(ref, val, q, b, e):
     else:
         ref[q + HEAD] = e
     ref[q + TAIL] = e
-    val[q + LENGTH] += 1
-    val[q + WRITES] += ref[e + E_WRITE]
-    val[QUEUED] += 1
-    val[e + E_SEQ] = val[SEQ]
-    val[SEQ] += 1
-    # A further hit behind one of its kind changes no candidate.
-    hit = ref[q + HIT_WR] if ref[e + E_WRITE] else ref[q + HIT_RD]
-    if tail == NONE or (val[e + E_ROW] == val[b + OPEN_ROW] and hit == NONE):
-        candidates(ref, val, q, b)
-        return True
-    return False
 
 
 @inlined
-def unlink_entry(ref, val, q, e):
-    """Take entry `e` out of queue `q`; the caller recomputes the candidates."""
+def unlink(ref, q, e):
+    """Take entry `e` out of the list of `q`."""
     before = ref[e + E_PREV]
     after = ref[e + E_NEXT]
     if before != NONE:
@@ -349,6 +338,30 @@ def unlink_entry(ref, val, q, e):
         ref[after + E_PREV] = before
     else:
         ref[q + TAIL] = before
+
+
+@inlined
+def push_entry(ref, val, q, b, e):
+    """Append entry `e` to queue `q` of bank `b`; whether that changed its candidates."""
+    alone = ref[q + HEAD] == NONE
+    link(ref, q, e)
+    val[q + LENGTH] += 1
+    val[q + WRITES] += ref[e + E_WRITE]
+    val[QUEUED] += 1
+    val[e + E_SEQ] = val[SEQ]
+    val[SEQ] += 1
+    # A further hit behind one of its kind changes no candidate.
+    hit = ref[q + HIT_WR] if ref[e + E_WRITE] else ref[q + HIT_RD]
+    if alone or (val[e + E_ROW] == val[b + OPEN_ROW] and hit == NONE):
+        candidates(ref, val, q, b)
+        return True
+    return False
+
+
+@inlined
+def unlink_entry(ref, val, q, e):
+    """Take entry `e` out of queue `q`; the caller recomputes the candidates."""
+    unlink(ref, q, e)
     val[q + LENGTH] -= 1
     val[q + WRITES] -= ref[e + E_WRITE]
     val[QUEUED] -= 1
