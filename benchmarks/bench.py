@@ -239,9 +239,32 @@ def sweeps(workers: int = 2) -> Iterator[Row]:
     yield Row("share of their time that is not simulation", 1 - simulating / (workers * wall), "", 0.2)
 
 
+def peers() -> Iterator[Row]:
+    """Against SCALE-Sim on forward layers, 32x32, at equal compute cycles; what it takes is read from benchmarks/peers."""
+    import sys
+
+    sys.path.insert(0, str(Path(__file__).parent / "peers"))
+    import compare
+
+    for network in compare.NETWORKS:
+        theirs = compare.peer(network, compare.SCALESIM)
+        compare.same_cycles(theirs.rows)
+        ours, cold = compare.times(network, theirs.rows), compare.command(network, sys.executable)
+        for what in ("SCALE-Sim's cycles", "own simulation, same cycles", "own simulation, mapped anew"):
+            spent = ours[what].cpu_s
+            yield Row(f"{network}, SCALE-Sim's time over {what}", theirs.cpu_s / spent, "times", 1000, True, spent)
+        used, grown = compare.memory(network, sys.executable)
+        for what, their_mib, mib in (
+            ("npusim's, as its command", theirs.whole_mib, cold.peak_mib),
+            ("npusim's, simulating", theirs.whole_mib, used),
+            ("npusim's, simulating; both above a tiny job", theirs.whole_mib - theirs.tiny_mib, grown),
+        ):
+            yield Row(f"{network}, SCALE-Sim's memory over {what}", their_mib / mib, "times", 50, True)
+
+
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "engines": engines, "mapping": mapping, "steps": steps, "dram": dram, "processes": processes, "sweeps": sweeps,
-    "scale": scale,
+    "scale": scale, "peers": peers,
 }  # fmt: skip
 
 

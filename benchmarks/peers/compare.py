@@ -25,6 +25,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from networks import COLS, NETWORKS, ROWS, SHAPE, configuration, layers, shape_of, topology_text
 
@@ -39,6 +40,8 @@ from npusim.mapping.problem import problems
 from npusim.mapping.tiling import Tiling
 from npusim.scalesim import config, model, report, topology
 from npusim.simulation import Run, simulate
+
+SCALESIM = Path(__file__).parent / "scalesim.csv"
 
 
 def same_cycles(rows: list[dict]) -> int:
@@ -135,61 +138,76 @@ def forward(network: str) -> StepGraph:
     return replace(graph, ops=graph.phase("forward"))
 
 
+class Peer(NamedTuple):
+    """What `run_scalesim.py` measured of a network: a row per different layer; CPU seconds of all layers; peak MiB of
+    the largest layer's process, of a process with all layers and of one with a single weight."""
+
+    rows: list[dict]
+    cpu_s: float
+    largest_mib: float
+    whole_mib: float
+    tiny_mib: float
+
+
+def peer(network: str, path: Path) -> Peer:
+    with path.open(newline="") as file:
+        everything = [row for row in csv.DictReader(file) if row["network"] == network]
+    rows = [row for row in everything if not row["layer"].startswith("(")]
+    wanted = {row["layer"] for row in layers(network)} | {"(whole)", "(tiny)"}
+    if missing := wanted - {row["layer"] for row in everything}:
+        raise SystemExit(f"{path} lacks {', '.join(sorted(missing))} of {network}; run run_scalesim.py")
+    spent = sum(int(row["times"]) * float(row["cpu_s"]) for row in rows)
+    mib = {row["layer"]: float(row["peak_rss_mib"]) for row in everything}
+    return Peer(rows, spent, max(mib[row["layer"]] for row in rows), mib["(whole)"], mib["(tiny)"])
+
+
+def times(network: str, rows: list[dict]) -> dict[str, measuring.Spent]:
+    """npusim on all forward layers of a network, warm; its simulations give the compute cycles of `rows`."""
+    every = [[int(row[key]) for key in SHAPE] for row in rows for _ in range(int(row["times"]))]
+    shown = [topology.Layer("", *shape, shape[-1]) for shape in every]
+    settings = config.Config("peers", ROWS, COLS, 64, 64, 64, "os", limited=False)
+    graph, hw = forward(network), npu.load("scalesim-32x32")
+    large = hw.replace({f"buffers.{name}.bytes": 2**25 for name in ("a", "b", "accumulator")})
+    one_tile = whole_tiles(graph)
+    assert_same(simulate(graph, large, "dense-os", choice=one_tile), rows)
+    return {
+        "SCALE-Sim's cycles": measuring.best(
+            lambda: [model.counts("os", one.m, one.k, one.n, ROWS, COLS) for one in shown], 9
+        ),
+        "SCALE-Sim's cycles and words": measuring.best(lambda: report.simulate(settings, shown), 3),
+        "own simulation, same cycles": measuring.best(lambda: simulate(graph, large, "dense-os", choice=one_tile), 5),
+        "own simulation, mapped anew": measuring.best(lambda: simulate(graph, hw, "dense-os"), 3, forget),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--scalesim", type=Path, default=Path(__file__).parent / "scalesim.csv")
+    parser.add_argument("--scalesim", type=Path, default=SCALESIM)
     parser.add_argument("--python", default=sys.executable, help="measures npusim's memory")
     options = parser.parse_args()
     print(measuring.machine())
     print(f"numba and a compiled function that sums four numbers: {numba_memory(options.python):.1f} MiB")
-    with options.scalesim.open(newline="") as file:
-        everything = list(csv.DictReader(file))
     for network in NETWORKS:
-        rows = [row for row in everything if row["network"] == network and not row["layer"].startswith("(")]
-        missing = {row["layer"] for row in layers(network)} - {row["layer"] for row in rows}
-        if missing:
-            raise SystemExit(f"{options.scalesim} lacks {', '.join(sorted(missing))} of {network}; run run_scalesim.py")
-        cycles = same_cycles(rows)
-        every = sum(int(row["times"]) * float(row["cpu_s"]) for row in rows)
-        different = sum(float(row["cpu_s"]) for row in rows)
-        peak = max(float(row["peak_rss_mib"]) for row in rows)
-        settings = config.Config("peers", ROWS, COLS, 64, 64, 64, "os", limited=False)
-        shown = [topology.Layer("", *shape, shape[-1]) for shape in (
-            [int(row[key]) for key in SHAPE] for row in rows for _ in range(int(row["times"]))
-        )]  # fmt: skip
-        cycle_forms = measuring.best(
-            lambda x=shown: [model.counts("os", one.m, one.k, one.n, ROWS, COLS) for one in x], 9
-        )
-        word_forms = measuring.best(lambda s=settings, x=shown: report.simulate(s, x), 3)
-        graph, hw = forward(network), npu.load("scalesim-32x32")
-        large = hw.replace({f"buffers.{name}.bytes": 2**25 for name in ("a", "b", "accumulator")})
-        one_tile = whole_tiles(graph)
-        assert_same(simulate(graph, large, "dense-os", choice=one_tile), rows)
-        same = measuring.best(lambda g=graph, h=large, c=one_tile: simulate(g, h, "dense-os", choice=c), 5)
-        anew = measuring.best(lambda g=graph, h=hw: simulate(g, h, "dense-os"), 3, forget)
-        used, grown = memory(network, options.python)
-        replaced = command(network, options.python)
-        print(f"{network}: {len(shown)} layers, {len(rows)} different; {cycles:,} compute cycles, equal layer by layer")
+        theirs = peer(network, options.scalesim)
+        cycles, replaced = same_cycles(theirs.rows), command(network, options.python)
+        count = sum(int(row["times"]) for row in theirs.rows)
         print(
-            f"  SCALE-Sim                        {every:9.2f} CPU s ({different:.1f} for different ones), "
-            f"{peak:.0f} MiB"
+            f"{network}: {count} layers, {len(theirs.rows)} different; {cycles:,} compute cycles, equal layer by layer"
         )
-        for what, spent in (
-            ("SCALE-Sim's cycles", cycle_forms), ("SCALE-Sim's cycles and words", word_forms),
-            ("own simulation, same cycles", same), ("own simulation, mapped anew", anew),
-            ("as its command: a cold process", replaced),
-        ):  # fmt: skip
-            print(f"  {what:30s} {spent.cpu_s:11.5f} CPU s, {every / spent.cpu_s:12,.0f} times faster")
-        own = {row["layer"]: row for row in everything if row["network"] == network and row["layer"].startswith("(")}
-        tiny = float(own["(tiny)"]["peak_rss_mib"])
+        print(f"  {'SCALE-Sim':30s} {theirs.cpu_s:11.2f} CPU s")
+        spent = times(network, theirs.rows) | {"as its command: a cold process": replaced}
+        for what, ours in spent.items():
+            print(f"  {what:30s} {ours.cpu_s:11.5f} CPU s, {theirs.cpu_s / ours.cpu_s:12,.0f} times faster")
+        used, grown = memory(network, options.python)
         print(f"  {'MiB':30s} {'SCALE-Sim':>11s} {'npusim':>11s} {'times less':>11s}")
-        whole = float(own["(whole)"]["peak_rss_mib"])
-        for what, theirs, ours in (
-            ("largest layer's process", peak, used), ("all layers' process", whole, used),
-            ("largest layer, above tiny job", peak - tiny, grown), ("all layers, above tiny job", whole - tiny, grown),
-            ("all layers, as its command", whole, replaced.peak_mib),
-        ):  # fmt: skip
-            print(f"  {what:30s} {theirs:11,.1f} {ours:11.1f} {theirs / ours:11,.1f}")
+        for what, their_mib, mib in (
+            ("largest layer's process", theirs.largest_mib, used),
+            ("all layers' process", theirs.whole_mib, used),
+            ("largest layer, above tiny job", theirs.largest_mib - theirs.tiny_mib, grown),
+            ("all layers, above tiny job", theirs.whole_mib - theirs.tiny_mib, grown),
+            ("all layers, as its command", theirs.whole_mib, replaced.peak_mib),
+        ):
+            print(f"  {what:30s} {their_mib:11,.1f} {mib:11.1f} {their_mib / mib:11,.1f}")
 
 
 if __name__ == "__main__":
