@@ -240,7 +240,7 @@ def sweeps(workers: int = 2) -> Iterator[Row]:
 
 
 def peers() -> Iterator[Row]:
-    """Against SCALE-Sim on forward layers, 32x32, at equal compute cycles; what it takes is read from benchmarks/peers."""
+    """Against SCALE-Sim, forward layers, 32x32, equal compute cycles; what it takes is read from benchmarks/peers."""
     import sys
 
     sys.path.insert(0, str(Path(__file__).parent / "peers"))
