@@ -252,14 +252,14 @@ def peers() -> Iterator[Row]:
         ours, cold = compare.times(network, theirs.rows), compare.command(network, sys.executable)
         for what in ("SCALE-Sim's cycles", "own simulation, same cycles", "own simulation, mapped anew"):
             spent = ours[what].cpu_s
-            yield Row(f"{network}, SCALE-Sim's time over {what}", theirs.cpu_s / spent, "times", 1000, True, spent)
+            yield Row(f"{network}, time of SCALE-Sim / {what}", theirs.cpu_s / spent, "times", 1000, True, spent)
         used, grown = compare.memory(network, sys.executable)
         for what, their_mib, mib in (
-            ("npusim's, as its command", theirs.whole_mib, cold.peak_mib),
-            ("npusim's, simulating", theirs.whole_mib, used),
-            ("npusim's, simulating; both above a tiny job", theirs.whole_mib - theirs.tiny_mib, grown),
+            ("npusim as its command", theirs.whole_mib, cold.peak_mib),
+            ("simulating", theirs.whole_mib, used),
+            ("simulating, above tiny jobs", theirs.whole_mib - theirs.tiny_mib, grown),
         ):
-            yield Row(f"{network}, SCALE-Sim's memory over {what}", their_mib / mib, "times", 50, True)
+            yield Row(f"{network}, memory of SCALE-Sim / {what}", their_mib / mib, "times", 50, True)
 
 
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
