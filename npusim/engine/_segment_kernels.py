@@ -219,8 +219,8 @@ def schedule(kind, cycles, tail, dep_ptr, dep_idx, capacity, start, bus, end):
     table = np.full((2 * segments + 1, 2), -1, np.int64)
     lists = np.empty((3, longest), np.int32)
     servers = np.empty(capacity[DMA_READ] + capacity[DMA_WRITE], np.int64)
-    first = 0
-    now = np.int64(0)
+    # Not the constant 0: numba would compile what is called once more for it.
+    first = zero = now = np.int64(0)
     for i in range(n):
         if kind[i] != FENCE and i < n - 1:
             continue
@@ -237,6 +237,7 @@ def schedule(kind, cycles, tail, dep_ptr, dep_idx, capacity, start, bus, end):
             now = simulate(first, last, now, kind, cycles, tail, dep_ptr, dep_idx, capacity, start, bus, end, lists,
                            servers)  # fmt: skip
             if now == OPEN:
-                return _kernels.events(0, n, 0, kind, cycles, tail, dep_ptr, dep_idx, capacity, start, bus, end, None)
+                return _kernels.events(zero, n, zero, kind, cycles, tail, dep_ptr, dep_idx, capacity, start, bus, end,
+                                       None)  # fmt: skip
         first = last
     return n
