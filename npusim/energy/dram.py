@@ -27,7 +27,7 @@ from npusim.errors import ConfigError
 if TYPE_CHECKING:
     import numpy as np
 
-    from npusim.engine.dram import DramConfig
+    from npusim.engine.dram_config import DramConfig
 
 # Columns of `Use.work`, int64 per operation. The last two are rank-clocks: command-bus clocks, summed over all ranks,
 # in which a rank had an open row, and in which it had none.

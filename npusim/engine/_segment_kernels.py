@@ -239,5 +239,5 @@ def schedule(kind, cycles, tail, dep_ptr, dep_idx, capacity, start, bus, end):
             if now == OPEN:
                 return _kernels.events(zero, n, zero, kind, cycles, tail, dep_ptr, dep_idx, capacity, start, bus, end,
                                        None)  # fmt: skip
-        first = last
+        first = np.int64(last)
     return n

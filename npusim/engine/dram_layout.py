@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from npusim.engine import _dram_state as st
-
-if TYPE_CHECKING:
-    from npusim.engine.dram import DramConfig
-
-# The number by which the kernels know a command. A controller that precharges with its reads and writes issues no
-# others, one that refreshes banks no ranks.
-COMMANDS = {"ACT": st.ACT, "PRE": st.PRE, "RD": st.RD, "WR": st.WR, "REF": st.REF, "REFB": st.REF, "PREA": st.PREA,
-            "RDA": st.RD, "WRA": st.WR}  # fmt: skip
-POLICIES = ("bank_queues", "pools", "bank_machines")
+from npusim.engine.dram_config import COMMANDS, POLICIES, DramConfig
 
 
 def allocate(config: DramConfig, requesters: int, outstanding: int, per_clock: int, transfers: int) -> st.DramState:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from npusim.config import read_toml
-from npusim.engine.dram import Constraint, Currents, DramConfig, Policy, Refresh
+from npusim.engine.dram_config import Constraint, Currents, DramConfig, Policy, Refresh
 from npusim.errors import ConfigError, closest, unknown
 
 ORGANISATION = ("channels", "ranks", "bank_groups", "banks_per_group", "rows", "columns", "bus_bits", "device_bits",

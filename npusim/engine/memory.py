@@ -17,7 +17,7 @@ import numpy as np
 
 from npusim.engine import _dram_kernels as kernels
 from npusim.engine import _dram_state as st
-from npusim.engine.dram import DramConfig
+from npusim.engine.dram_config import DramConfig
 from npusim.engine.dram_layout import allocate
 from npusim.engine.dram_standards import load_standard
 from npusim.errors import ConfigError

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npusim.engine.dram import Dram, DramConfig, DramRun
+from npusim.engine.dram import Dram, DramRun
+from npusim.engine.dram_config import DramConfig
 from npusim.errors import ConfigError
 from npusim.validate import dram_readers, dram_streams
 from npusim.validate.result import Bound, Cells, Row, Validation, read

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from npusim.engine.dram import Constraint, Currents, DramConfig, Policy, Refresh
+from npusim.engine.dram_config import Constraint, Currents, DramConfig, Policy, Refresh
 from npusim.engine.dram_standards import FIELD_NAMES, jedec_constraints
 from npusim.errors import ConfigError
 

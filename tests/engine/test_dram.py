@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as hyp
 
 from npusim.engine import _dram_state as st
-from npusim.engine.dram import Constraint, Dram, DramConfig
-from npusim.engine.dram_layout import COMMANDS
+from npusim.engine.dram import Dram
+from npusim.engine.dram_config import COMMANDS, Constraint, DramConfig
 from npusim.engine.dram_standards import load_standard, standards
 from npusim.errors import CatalogueError, ConfigError
 from npusim.validate.dram import find_config, summarise, validate_dram

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as hyp
 
 from npusim.engine import _dram_state as st
-from npusim.engine.dram import Dram, DramConfig
+from npusim.engine.dram import Dram
+from npusim.engine.dram_config import DramConfig
 from npusim.engine.dram_standards import load_standard
 
 COMMANDS = (st.ACT, st.PRE, st.RD, st.WR)
