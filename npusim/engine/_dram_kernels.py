@@ -252,8 +252,9 @@ def has_room(ref, val, write):
     """Whether a channel takes a request of that direction."""
     room = val[ROOM]
     if room == ROOM_OWN:
-        pool = pool_of(val, write)
-        return val[LEN_READ + pool] < val[FIFO_CAP_READ + pool]
+        if write and not val[UNIFIED]:
+            return val[LEN_WRITE] < val[FIFO_CAP_WRITE]
+        return val[LEN_READ] < val[FIFO_CAP_READ]
     if room == ROOM_BOTH:
         return val[LEN_READ] < val[FIFO_CAP_READ] and val[LEN_WRITE] < val[FIFO_CAP_WRITE]
     if room == ROOM_SUM:
@@ -312,7 +313,8 @@ def inject(s, t):
         while a < end:
             if agent[a + A_VALID]:
                 flush = 0
-                if agent[a + A_OUT] < agent[a + A_LIMIT]:
+                # One that comes after the best so far is not looked at: there is a next round, or a next clock.
+                if agent[a + A_OUT] < agent[a + A_LIMIT] and agent[a + A_ORDER] < first:
                     ch = np.uint32(agent[a + A_CH])
                     if agent[a + A_SENT] == REFUSED:
                         blocked = True
@@ -320,9 +322,8 @@ def inject(s, t):
                         more = True
                     elif s.cfg[FORWARD] == FORWARD_BEFORE_ROOM or has_room(s.ref[ch], s.val[ch], agent[a + A_WRITE]):
                         more = True
-                        if agent[a + A_ORDER] < first:
-                            first = agent[a + A_ORDER]
-                            best = a
+                        first = agent[a + A_ORDER]
+                        best = a
                     else:
                         blocked = True
             a = np.uint32(a + AGENT)
