@@ -705,7 +705,10 @@ def second_activate(ref, val):
 
 @kernel
 def tick_split_activate(s, ref, val, t):
-    """LPDDR5: an activate is two commands, and a column command needs a running data clock (CAS before it if not)."""
+    """LPDDR5: an activate is two commands; a column command needs a running data clock, else a CAS before it.
+
+    With `WCK_READ` 0 the data clock never stops.
+    """
     e = ref[CAS_SLOT]
     if e != NONE:
         write = ref[e + E_WRITE]
@@ -732,7 +735,7 @@ def tick_split_activate(s, ref, val, t):
             return t
         return later
     if cmd in (RD, WR):
-        if t >= val[WCK_UNTIL]:
+        if val[WCK_READ] > 0 and t >= val[WCK_UNTIL]:
             if waiting and val[ACT2_DEADLINE] <= t + 1:
                 second_activate(ref, val)
             else:

@@ -156,11 +156,21 @@ class DramConfig:
             for c in self.constraints
             if c.scope == "other_bank" and c.before != "REFB"
         ]
+        each, interval = self._refreshes()
+        if 0 < interval <= each:
+            bad.append(f"a refresh is due every {interval} clocks and takes {each}: no time would be left")
         if self.refresh.per_bank and self.policy.kind != "bank_queues":
             bad.append(f"refresh.per_bank needs policy.kind = 'bank_queues', not {self.policy.kind!r}")
         if self.policy.kind not in POLICIES:
             bad.append(f"policy.kind = {self.policy.kind!r}; known: {', '.join(POLICIES)}")
         return bad
+
+    def _refreshes(self) -> tuple[int, int]:
+        """Clocks that a refresh takes, and clocks between two of one unit (a bank, a rank); 0 for never."""
+        r = self.refresh
+        scope, command, units = ("bank", "REFB", self.banks) if r.per_bank else ("rank", "REF", self.ranks)
+        taken = self.delays().get((scope, command, "ACT"), 0)
+        return taken, r.interval * (units if r.per_bank or r.all_ranks else 1) // r.batch
 
     def delays(self) -> dict[tuple[str, str, str], int]:
         """(scope, before, after) -> earliest distance, where anything is constrained."""

@@ -52,6 +52,8 @@ def _channel(config: DramConfig, slots: int) -> tuple[np.ndarray, np.ndarray]:
         ref[rules] = end + 1
         val[st.OTHER_RANKS] |= scope == st.OTHER_RANK
     val[st.NEXT] = val[st.REF_NEXT] = config.refresh.first if config.refresh.interval else st.FAR
+    if config.policy.kind == "pools":
+        val[st.NEXT] = 0  # A first clock without requests leaves the controller in write mode.
     val[st.ISSUE_AT] = st.FAR
 
     units = np.concatenate([ranks, groups, banks])

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import configparser
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from npusim.engine.dram_config import Constraint, Currents, DramConfig, Policy, Refresh
 from npusim.engine.dram_standards import FIELD_NAMES, jedec_constraints
@@ -184,7 +187,7 @@ def _dramsim3_constraints(t: dict[str, int], hbm: bool, groups: int, protocol: s
 
 
 def read_yaml(text: str) -> Any:
-    """The YAML that Ramulator writes: block mappings and block sequences of scalars, nothing else."""
+    """The YAML that Ramulator writes: block mappings and sequences, lists of numbers also in brackets; nothing else."""
     lines = [(len(r) - len(r.lstrip(" ")), r.strip()) for r in text.splitlines() if r.strip() and r.strip()[0] != "#"]
     value, end = _yaml_block(lines, 0)
     if end != len(lines):
@@ -193,6 +196,8 @@ def read_yaml(text: str) -> Any:
 
 
 def _yaml_scalar(word: str) -> Any:
+    if word.startswith("["):
+        return json.loads(word)
     for kind in (int, float):
         try:
             return kind(word)
@@ -236,10 +241,10 @@ _RAMULATOR_COMMANDS = {
     "LPDDR5": ["ACT", "ACT2", "PRE", "PREA", "CAS_RD", "CAS_WR", "RD", "WR", "RDA", "WRA", "REF", "REFB"],
     "HBM2": ["ACT", "PRE", "PREA", "RD", "WR", "RDA", "WRA", "REF", "REFB"],
 }
-_RAMULATOR_COMMANDS["DDR3"] = _RAMULATOR_COMMANDS["DDR4"]
-_RAMULATOR_COMMANDS["HBM1"] = _RAMULATOR_COMMANDS["HBM2"]
+_RAMULATOR_CONTROLLERS = {"DDR4": ("GenericDDR",), "LPDDR5": ("LPDDR5",), "HBM2": ("HBM12", "GenericDDR")}
 _RAMULATOR_REFI = {"DDR4": 18, "LPDDR5": 24, "HBM2": 21}
-_PREFETCH = {"DDR3": 8, "DDR4": 8, "LPDDR5": 16, "HBM1": 2, "HBM2": 4}
+_RAMULATOR_RFC = {"DDR4": 17, "LPDDR5": 22, "HBM2": 18}
+_PREFETCH = {"DDR4": 8, "LPDDR5": 16, "HBM2": 4}
 
 
 def map_fields(text: str) -> tuple[tuple[str, int], ...]:
@@ -259,15 +264,14 @@ def read_ramulator(path: Path, address_map: str) -> DramConfig:
 
 
 def _ramulator(path: Path, address_map: str) -> DramConfig:
-    controllers = read_yaml(path.read_text(encoding="utf-8"))["memory_system"]["controllers"]
+    memory = read_yaml(path.read_text(encoding="utf-8"))["memory_system"]
+    controllers = memory["controllers"]
     c = controllers[0]
     dram = c["dram"]
     standard = dram["impl"]
     if standard not in _RAMULATOR_REFI:
         raise ConfigError(f"{path.name}: dram impl {standard!r}; known: {', '.join(_RAMULATOR_REFI)}")
-    for key, want in (("scheduler", "FRFCFS-RowHit"), ("row_policy", "Open"), ("refresh_manager", "AllBank")):
-        if c[key]["impl"] != want:
-            raise ConfigError(f"{path.name}: {key} {c[key]['impl']!r} is not modelled; only {want}")
+    _ramulator_known(path.name, standard, controllers, memory["channel_mapper"]["impl"])
     names = _RAMULATOR_COMMANDS[standard]
     count = dram["org"]["count"]
     timing = dram["timing"]
@@ -277,13 +281,14 @@ def _ramulator(path: Path, address_map: str) -> DramConfig:
     sync = lpddr and c.get("wck_sync_mode", "need_sync") == "need_sync"
     reads, writes = c["read_buffer_size"], c["write_buffer_size"]
     refi = timing[_RAMULATOR_REFI[standard]]
+    # Ramulator multiplies in single precision: 0.15 of 200 entries are more than 30.
+    low, high = (float(np.float32(c[f"wr_{end}_watermark"]) * np.float32(writes)) for end in ("low", "high"))
     policy = Policy(
-        "pools", reads, writes, 0, 0, int(c["wr_high_watermark"] * writes + 1e-6) + 1,
-        -int(-(c["wr_low_watermark"] * writes - 1e-6) // 1), forward="before_room", merge_reads=False,
+        "pools", reads, writes, 0, 0, math.floor(high) + 1, math.ceil(low), forward="before_room", merge_reads=False,
         write_done="issue", split_activate=lpddr, act_deadline=timing[28] if lpddr else 0,
         wck_read=timing[3] + timing[1] + timing[26] if sync else 0,
         wck_write=timing[11] + timing[1] + timing[26] if sync else 0,
-        dual_bus=standard == "HBM2", split_pools=True,
+        dual_bus=c["impl"] == "HBM12", split_pools=True,
     )  # fmt: skip
     return DramConfig(
         path.stem, timing[{"DDR4": 20, "LPDDR5": 30, "HBM2": 23}[standard]] / 1000, tx, len(controllers), count[1],
@@ -291,6 +296,34 @@ def _ramulator(path: Path, address_map: str) -> DramConfig:
         timing[{"DDR4": 9, "LPDDR5": 11, "HBM2": 10}[standard]] + timing[1] + 1,
         Refresh(refi, refi - 1, count[1]), policy, None, (), f"{path.name}, Ramulator 2.1",
     )  # fmt: skip
+
+
+def _ramulator_known(name: str, standard: str, controllers: list[dict[str, Any]], channel_mapper: str) -> None:
+    """ConfigError for what would change Ramulator's run and is not modelled."""
+    c = controllers[0]
+    for key, found, want in (
+        ("controller", c["impl"], _RAMULATOR_CONTROLLERS[standard]), ("channel_mapper", channel_mapper,
+        ("PassThroughChannelMapper",)), ("addr_mapper", c["addr_mapper"]["impl"], ("PassThroughAddrMapper",)),
+        ("scheduler", c["scheduler"]["impl"], ("FRFCFS-RowHit",)), ("row_policy", c["row_policy"]["impl"], ("Open",)),
+        ("refresh_manager", c["refresh_manager"]["impl"], ("AllBank",)),
+        ("scatter_interval", c["refresh_manager"].get("scatter_interval", 0), (0,)),
+        ("wck_sync_mode", c.get("wck_sync_mode", "need_sync"), ("need_sync", "always_on")),
+        ("controller_plugins", c.get("controller_plugins") or None, (None,)),
+    ):  # fmt: skip
+        if found not in want:
+            raise ConfigError(f"{name}: {key} {found!r} is not modelled; only {' and '.join(map(str, want))}")
+    if any(other != c for other in controllers[1:]):
+        raise ConfigError(f"{name}: controllers that differ from each other are not modelled")
+    if not 0 < c["wr_low_watermark"] <= c["wr_high_watermark"]:
+        low, high = c["wr_low_watermark"], c["wr_high_watermark"]
+        raise ConfigError(f"{name}: wr_low_watermark = {low}: must be above 0, at most wr_high_watermark = {high}")
+    refi, rfc = (c["dram"]["timing"][place[standard]] for place in (_RAMULATOR_REFI, _RAMULATOR_RFC))
+    if refi <= rfc:
+        raise ConfigError(f"{name}: nREFI = {refi}: must be more than nRFC = {rfc}, or only refreshes would issue")
+    names = _RAMULATOR_COMMANDS[standard]
+    for _, before, _, cycles, *_ in c["dram"]["timing_constraints"]:
+        if cycles > 1 and any(names[b] in ("CAS_RD", "CAS_WR", "ACT2") for b in before):
+            raise ConfigError(f"{name}: {cycles} clocks after a {names[before[0]]} are not modelled; at most 1")
 
 
 def _ramulator_constraints(rows: list[list[Any]], names: list[str]) -> tuple[list[Constraint], tuple[int, int]]:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from npusim.engine.dram import Dram
+from npusim.engine.dram_config import DramConfig
 from npusim.errors import ConfigError
 from npusim.validate.dram import find_config, read_rows
-from npusim.validate.dram_readers import read_dramsim3, read_dramsys, read_ramulator
+from npusim.validate.dram_readers import read_dramsim3, read_dramsys, read_ramulator, read_yaml
 from npusim.validate.dram_streams import check
 
 DATA = Path(__file__).parents[1] / "data" / "dram"
@@ -55,6 +57,55 @@ def test_a_key_without_a_value_has_its_default(tmp_path: Path) -> None:
     path = tmp_path / "mine.ini"
     path.write_text(text.replace("tFAW = 34", "tFAW = "))
     assert read_dramsim3(path).faw == 50
+
+
+def ramulator(tmp_path: Path, standard: str, old: str, new: str) -> DramConfig:
+    """One of Ramulator's system descriptions with `old` replaced wherever it stands."""
+    (source,) = (DATA / "configs").glob(f"ram_{standard}_*.yaml")
+    assert old in source.read_text()
+    (tmp_path / "ram.yaml").write_text(source.read_text().replace(old, new))
+    address_map = {"ddr4": "bg2-co7-ba2-ro16", "hbm2": "co5-ch3-bg2-ba2-ra1-ro14", "lp5": "co6-ch1-bg2-ba2-ro16"}
+    return read_ramulator(tmp_path / "ram.yaml", address_map[standard])
+
+
+@pytest.mark.parametrize(
+    ("standard", "old", "new", "message"),
+    [
+        ("ddr4", "PassThroughAddrMapper", "RoBaRaCoCh", "addr_mapper 'RoBaRaCoCh' is not modelled; only PassThrough"),
+        ("ddr4", "PassThroughChannelMapper", "Lowest", "channel_mapper 'Lowest' is not modelled"),
+        ("ddr4", "scatter_interval: 0", "scatter_interval: 100", "scatter_interval 100 is not modelled; only 0"),
+        ("ddr4", "wr_low_watermark: 0.2", "wr_low_watermark: 0", "wr_low_watermark = 0: must be above 0, at most"),
+        ("ddr4", "wr_low_watermark: 0.2", "wr_low_watermark: 0.9", "wr_low_watermark = 0.9: must be above 0, at most"),
+        ("ddr4", "FRFCFS-RowHit", "FCFS", "scheduler 'FCFS' is not modelled; only FRFCFS-RowHit"),
+        ("lp5", "impl: LPDDR5\n", "impl: GenericDDR\n", "dram impl 'GenericDDR'; known: DDR4, LPDDR5, HBM2"),
+    ],
+)
+def test_a_ramulator_configuration_is_refused_where_it_is_not_modelled(
+    tmp_path: Path, standard: str, old: str, new: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ramulator(tmp_path, standard, old, new)
+    assert str(caught.value).startswith("ram.yaml: ") and message in str(caught.value)
+
+
+def test_watermarks_are_multiplied_in_single_precision(tmp_path: Path) -> None:
+    # As float32, 0.15 * 200 entries is a little more than 30: the 31st is the first that is not below it.
+    (source,) = (DATA / "configs").glob("ram_ddr4_*.yaml")
+    text = source.read_text().replace("write_buffer_size: 32", "write_buffer_size: 200")
+    (tmp_path / "ram.yaml").write_text(text.replace("wr_low_watermark: 0.2", "wr_low_watermark: 0.15"))
+    assert read_ramulator(tmp_path / "ram.yaml", "bg2-co7-ba2-ro16").policy.drain_low == 31
+
+
+def test_lists_in_brackets_are_read() -> None:
+    assert read_yaml("a:\n  b: [1, 2, -3]\n  c: []\n") == {"a": {"b": [1, 2, -3], "c": []}}
+
+
+def test_refreshes_that_leave_no_time_are_refused(tmp_path: Path) -> None:
+    text = (DATA / "configs" / "ddr4_3200_col.ini").read_text()
+    path = tmp_path / "mine.ini"
+    path.write_text(text.replace("tREFI = 12480", "tREFI = 500"))
+    with pytest.raises(ConfigError, match="a refresh is due every 500 clocks and takes 560: no time would be left"):
+        Dram(read_dramsim3(path))
 
 
 def test_files_of_another_form_are_named(tmp_path: Path) -> None:
