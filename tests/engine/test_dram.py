@@ -345,5 +345,6 @@ def test_all_measured_rows_agree() -> None:
     table = validate_dram(folder / "measured.csv", folder / "configs")
     summary = summarise(table)
     assert table.trace_ok.all()
-    assert summary.cycles_max.max() < 1e-4
+    counted = table[table.counted]
+    assert (counted.cycles_simulated - counted.cycles_measured).abs().max() <= 1
     assert summary.latency_max.max() < 1e-3
