@@ -81,9 +81,9 @@ def engines() -> Iterator[Row]:
     program = lowered("resnet50", 224, 1).program
     tasks, capacity = program.kind.size, engine.unit_capacity(npu.load("edge-16x16"))
     unit, columns = UNIT_OF_KIND[program.kind], (program.cycles, program.tail, program.dep_ptr, program.dep_idx)
-    fast = measuring.best(lambda: engine.run(program, capacity), 9)
+    fast = measuring.best(lambda: engine.run(program, capacity), 50)
     results = [np.zeros(tasks, np.int64) for _ in range(3)]
-    bare = measuring.best(lambda: loop_kernels.in_program_order(unit, *columns, capacity, *results), 9)
+    bare = measuring.best(lambda: loop_kernels.in_program_order(unit, *columns, capacity, *results), 50)
     slow = measuring.best(lambda: engine.run(program, capacity, "simpy"), 1)
     yield Row("tasks of the ResNet-50 step, 224 px", tasks, "tasks")
     yield Row("fast engine on them", tasks / fast.cpu_s, "tasks/s")
