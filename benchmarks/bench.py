@@ -14,6 +14,8 @@ import csv
 import platform
 import resource
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -38,7 +40,6 @@ from npusim.structure import statistics
 from npusim.trace import read
 from npusim.trace.reshape import reshape
 from npusim.validate import dram as validation
-from npusim.validate.dram_streams import bursts
 
 
 class Row(NamedTuple):
@@ -148,14 +149,13 @@ def measured_streams() -> Iterator[Row]:
         for row in rows:
             if row.config != name:
                 continue
-            config = validation.find_config(name, row.address_map, folder / "configs")
-            stream = bursts(row.params, row.seed, row.target_bytes, config.burst_bytes)
-            offered = stream[0] // config.burst_bytes, stream[1], row.inject, row.per_clock
-            seconds = measuring.best(partial(validation.run_stream, config, *offered), 2).cpu_s
+            config, address, write = validation.offered(row, folder / "configs")
+            stream = address // config.burst_bytes, write, row.inject, row.per_clock
+            seconds = measuring.best(partial(validation.run_stream, config, *stream), 2).cpu_s
             kind = row.params["kind"]
-            moved[kind] += stream[0].size
+            moved[kind] += address.size
             spent[kind] += seconds
-            slowest[kind] = min(slowest[kind], stream[0].size / seconds)
+            slowest[kind] = min(slowest[kind], address.size / seconds)
         for kind in sorted(moved):
             yield Row(f"{name}, {kind}", moved[kind] / spent[kind], "bursts/s", TARGETS[kind], True)
             yield Row(f"{name}, {kind}, the slowest", slowest[kind], "bursts/s", TARGETS[kind], True)
@@ -207,9 +207,6 @@ print(program.kind.size, measuring.peak_mib())
 
 def scale() -> Iterator[Row]:
     """Lowering and engine of ResNet-50 steps of growing batch, each in a fresh process."""
-    import subprocess
-    import sys
-
     for batch in (2, 19, 190):
         begin = time.perf_counter()
         command = [sys.executable, "-c", SCALE, str(Path(__file__).parent), str(batch)]
@@ -241,8 +238,6 @@ def sweeps(workers: int = 2) -> Iterator[Row]:
 
 def peers() -> Iterator[Row]:
     """Against SCALE-Sim, forward layers, 32x32, equal compute cycles; what it takes is read from benchmarks/peers."""
-    import sys
-
     sys.path.insert(0, str(Path(__file__).parent / "peers"))
     import compare
 

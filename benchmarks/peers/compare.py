@@ -119,7 +119,7 @@ def numba_memory(python: str) -> float:
     """Peak MiB of a process that calls one compiled function, which it finds in numba's cache."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "trivial.py").write_text(TRIVIAL)
-        return min(measuring.process(["-c", NUMBA, folder], python=python).peak_mib for _ in range(3))
+        return measuring.process(["-c", NUMBA, folder], 3, python).peak_mib
 
 
 def command(network: str, python: str) -> measuring.Spent:

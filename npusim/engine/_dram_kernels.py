@@ -242,12 +242,6 @@ def merge(s, ref, val, a, t):
 
 
 @inlined
-def pool_of(val, write):
-    """The buffer that takes requests of that direction."""
-    return NONE if val[UNIFIED] else np.uint32(write)
-
-
-@inlined
 def has_room(ref, val, write):
     """Whether a channel takes a request of that direction."""
     room = val[ROOM]
@@ -279,7 +273,7 @@ def accept(s, ref, val, a, t):
     if e == NONE:
         return False
     remember(ref, val, e)
-    pool = pool_of(val, write)
+    pool = NONE if val[UNIFIED] else np.uint32(write)
     if val[POLICY] == POLICY_BANK_QUEUES:
         append_transaction(ref, val, pool, e)
         if moves(ref, val, pool, e, s.clock[FLUSH]):

@@ -67,8 +67,8 @@ RULES, RULE_LIST, RULE_COMMAND, RULE_AFTER = 64, 40, 120, 20
 # scalars,
 (
     NEXT, DRAINING, QUEUED, LEN_READ, LEN_WRITE, FREE_N, REF_NEXT, REF_PENDING, REF_HEAD, ACTIVE_N, WRITE_MODE,
-    ACT2_DEADLINE, WCK_UNTIL, LAST_ISSUE, ISSUE_AT, SEQ,
-) = range(RULES + N_CMD * RULE_COMMAND, RULES + N_CMD * RULE_COMMAND + 16)  # fmt: skip
+    ACT2_DEADLINE, WCK_UNTIL, ISSUE_AT, SEQ,
+) = range(RULES + N_CMD * RULE_COMMAND, RULES + N_CMD * RULE_COMMAND + 15)  # fmt: skip
 # statistics.
 STATS = SEQ + 1
 (
@@ -439,7 +439,6 @@ def complete(s, kind, at, xfer):
 @inlined
 def retire(s, ref, val, e, t):
     """The column command of entry `e` is issued at `t`: statistics, completion, its place."""
-    val[LAST_ISSUE] = t
     s.clock[UNISSUED] -= 1
     if ref[e + E_WRITE]:
         val[C_WR] += 1

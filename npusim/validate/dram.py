@@ -195,15 +195,18 @@ def _measured(cells: Cells) -> Measured:
     )  # fmt: skip
 
 
+def offered(row: Measured, folder: Path) -> tuple[DramConfig, np.ndarray, np.ndarray]:
+    """The configuration of a row, and its stream: byte address of every burst, and whether it writes."""
+    config = find_config(row.config, row.address_map, folder)
+    if config.burst_bytes != row.burst_bytes:
+        raise ConfigError(f"{row.config}: bursts of {config.burst_bytes} bytes, but burst_bytes = {row.burst_bytes}")
+    return config, *dram_streams.bursts(row.params, row.seed, row.target_bytes, config.burst_bytes)
+
+
 def simulate_row(row: Measured, folder: Path) -> dict[str, float]:
     """Simulated columns of one row; what the model does not know is NaN."""
     try:
-        config = find_config(row.config, row.address_map, folder)
-        if config.burst_bytes != row.burst_bytes:
-            raise ConfigError(
-                f"{row.config}: bursts of {config.burst_bytes} bytes, but burst_bytes = {row.burst_bytes}"
-            )
-        address, write = dram_streams.bursts(row.params, row.seed, row.target_bytes, config.burst_bytes)
+        config, address, write = offered(row, folder)
         run = run_stream(config, address // config.burst_bytes, write, row.inject, row.per_clock)
     except ConfigError as error:
         raise ConfigError(f"line {row.line}: {error}") from None
